@@ -1,0 +1,123 @@
+"""Train the embedded prior: a KL autoencoder (f4), then a convolutional v-prediction UNet on its latents.
+
+    python -m tools.train_prior autoencoder --minutes 35 --work build/prior
+    python -m tools.train_prior denoiser    --minutes 50 --work build/prior
+    python -m tools.train_prior export      --work build/prior --out vipaint_ops/assets/embedded_prior.safetensors
+
+Each stage writes a checkpoint every few minutes and resumes nothing: the recipe is a function of the
+seed and of the time it is given (learning rates follow a cosine in elapsed time).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tools import scenes
+from vipaint_ops.schedule import NoiseSchedule
+
+TRAIN_SEED, HELD_OUT_SEED = 1, 2
+TRAIN_SCENES, HELD_OUT_SCENES = 60_000, 512
+BETAS = {"start": 0.0015, "end": 0.0195, "steps": 1000}
+
+AUTOENCODER = {
+    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "block_out_channels": [32, 64, 64],
+    "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "layers_per_block": 1, "norm_num_groups": 8, "sample_size": 64, "scaling_factor": 1.0,
+}  # fmt: skip
+DENOISER = {
+    "in_channels": 4, "out_channels": 4, "sample_size": 16, "block_out_channels": [64, 96, 128],
+    "down_block_types": ["DownBlock2D"] * 3, "up_block_types": ["UpBlock2D"] * 3,
+    "layers_per_block": 1, "add_attention": False, "norm_num_groups": 32,
+}  # fmt: skip
+
+
+class Average:
+    """Exponential moving average of a module's parameters."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.steps += 1
+        weight = 1 - min(self.decay, self.steps / (self.steps + 10))
+        for mean, value in zip(self.module.parameters(), module.parameters(), strict=True):
+            mean.lerp_(value, weight)
+
+
+class Clock:
+    """Cosine learning rate over a budget of wall-clock minutes, with a short warm-up."""
+
+    def __init__(self, minutes: float, warm_up: float = 0.02, hold: float = 0.0):
+        self.start, self.seconds, self.warm_up, self.hold = time.time(), 60 * minutes, warm_up, hold
+
+    @property
+    def progress(self) -> float:
+        return (time.time() - self.start) / self.seconds
+
+    def factor(self) -> float:
+        p = self.progress
+        if p < self.warm_up:
+            return p / self.warm_up
+        return 0.5 * (1 + math.cos(math.pi * min(max(p - self.hold, 0) / (1 - self.hold), 1.0)))
+
+
+def to_unit(images: np.ndarray) -> Tensor:
+    """Images in [0, 1] to the library's [-1, 1]."""
+    return torch.from_numpy(np.asarray(images, dtype=np.float32)) * 2 - 1
+
+
+def gradient_l1(a: Tensor, b: Tensor) -> Tensor:
+    across = (a.diff(dim=-1) - b.diff(dim=-1)).abs().mean()
+    return across + (a.diff(dim=-2) - b.diff(dim=-2)).abs().mean()
+
+
+@torch.no_grad()
+def reconstruction_psnr(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
+    """PSNR in dB of each image after encoding and decoding."""
+    out = torch.cat([autoencoder.decode(autoencoder.encode(x).latent_dist.mode()).sample for x in images.split(32)])
+    return 10 * torch.log10(4 / (out.clamp(-1, 1) - images).square().mean(dim=(1, 2, 3)))
+
+
+def train_autoencoder(work: Path, minutes: float, seed: int = 0, batch: int = 16) -> None:
+    """L1 + gradient L1 + a whisper of KL, bfloat16 autocast, exponential average of the weights."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(TRAIN_SEED)
+    pool = (scenes.render(scenes.draw_uniforms(20_000, rng)) * 255).round().astype(np.uint8)
+    held_out = to_unit(scenes.sample_scenes(128, HELD_OUT_SEED)[0])
+    model = AutoencoderKL(**AUTOENCODER)
+    average = Average(model, 0.999)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+    clock, step = Clock(minutes), 0
+    while clock.progress < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = 2e-3 * clock.factor() + 1e-6
+        x = to_unit(pool[rng.integers(len(pool), size=batch)] / np.float32(255))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            latent = model.encode(x).latent_dist
+            out = model.decode(latent.sample()).sample
+        kl = latent.kl().mean() / latent.mean[0].numel()
+        loss = (out.float() - x).abs().mean() + 0.5 * gradient_l1(out.float(), x) + 1e-4 * kl
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update(model)
+        step += 1
+        if step % 500 == 0 or clock.progress >= 1:
+            psnr = reconstruction_psnr(average.module, held_out)
+            print(f"{step} {clock.progress:.3f} loss {loss.item():.4f} psnr {psnr.mean():.2f} dB", flush=True)
+            save_file(average.module.state_dict(), work / "autoencoder.safetensors")

@@ -1,0 +1,33 @@
+"""Random numbers of which every sample owns its stream, so that sample k is the same in any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class NoiseStreams:
+    """One random stream a row, drawn on the CPU so that a seed means the same on every device."""
+
+    def __init__(self, seed: int, rows: Sequence[int]):
+        # Weyl steps keep the streams of neighbouring rows and seeds apart.
+        self._generators = [
+            torch.Generator().manual_seed((seed + 0x9E3779B97F4A7C15 * (row + 1)) % 2**63) for row in rows
+        ]
+
+    @staticmethod
+    def seed_from(generator: torch.Generator) -> int:
+        """Draw the seed of a set of streams from the caller's generator."""
+        return int(torch.randint(2**62, (1,), generator=generator, device=generator.device).item())
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal noise of the shape, dtype and device of ``like``."""
+        rows = [torch.randn(like.shape[1:], generator=g, dtype=like.dtype) for g in self._generators]
+        return torch.stack(rows).to(like.device)
+
+    def signs(self, like: Tensor) -> Tensor:
+        """Independent random signs, for trace and diagonal estimates."""
+        rows = [torch.randint(2, like.shape[1:], generator=g) for g in self._generators]
+        return (2 * torch.stack(rows) - 1).to(like.device, like.dtype)

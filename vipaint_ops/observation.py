@@ -1,0 +1,59 @@
+"""An observation: y = A x + noise, and how likely a picture makes it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .operators import Operator
+
+
+class Observation:
+    """Measurements ``y`` of a picture through ``operator``, with Gaussian noise of std ``noise_std``.
+
+    Args:
+        y: ``[1, ...]``, the shape of ``operator(x)`` for one picture x in [-1, 1].
+        operator: the linear operator A.
+        noise_std: in the units of ``y`` (0.05 in [-1, 1] is 0.025 in [0, 1]); positive. It must cover
+            what the decoder cannot reproduce too, not the camera's noise alone.
+
+    Raises:
+        InputError: ``y`` is not finite or not a batch of one, or the noise level is not positive.
+    """
+
+    def __init__(self, y: Tensor, operator: Operator, noise_std: float):
+        if len(y) != 1:
+            raise InputError(f"y holds {len(y)} observations; give one at a time, as a batch of one")
+        if not y.isfinite().all():
+            raise InputError("y contains NaN or infinite values")
+        if not (math.isfinite(noise_std) and noise_std > 0):
+            raise InputError(f"noise_std is {noise_std}; it must be positive (0.02 suits a clean 8-bit picture)")
+        self.y, self.operator, self.noise_std = y, operator, float(noise_std)
+
+    @property
+    def observed(self) -> Tensor:
+        """Which entries of ``y`` are measurements (boolean, the shape of ``y``)."""
+        return self.operator.observed(self.y)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """y - A x, zero where nothing is measured; ``[batch, ...]``."""
+        return torch.where(self.observed, self.y - self.operator(x), 0.0)
+
+    def log_likelihood(self, x: Tensor, picture_variance: Tensor | None = None) -> Tensor:
+        """ln N(y; A x, noise_std^2 + diag(A V A^T)) in nats, summed over measurements; ``[batch]``.
+
+        ``picture_variance`` is V, the variance of each entry of x around the given prediction
+        (broadcastable to x); none means that x is certain.
+        """
+        variance = torch.full_like(self.y, self.noise_std**2)
+        if picture_variance is not None:
+            variance = variance + self.operator.squared(picture_variance.expand_as(x[:1]))
+        terms = -0.5 * (self.residual(x) ** 2 / variance + (2 * math.pi * variance).log())
+        return torch.where(self.observed, terms, 0.0).flatten(1).sum(1)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Observation:
+        """This observation with its tensors on ``device`` in ``dtype``."""
+        return Observation(self.y.to(device, dtype), self.operator.to(device, dtype), self.noise_std)

@@ -1,0 +1,38 @@
+"""Any linear operator given by its matrix: the yardstick of the laws."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .base import Operator
+
+
+class Linear(Operator):
+    """A = ``matrix`` (``[measurements, size]``), applied to the flattened picture ``[batch, ...]``.
+
+    The adjoint and the pseudo-inverse return pictures of shape ``[batch, *shape]``; ``shape`` defaults
+    to ``(size,)``.
+    """
+
+    def __init__(self, matrix: Tensor, shape: tuple[int, ...] | None = None):
+        self.matrix = torch.as_tensor(matrix)
+        if self.matrix.ndim != 2 or not self.matrix.isfinite().all():
+            raise InputError(f"matrix must be finite and two-dimensional, got shape {tuple(self.matrix.shape)}")
+        self.shape = shape or (self.matrix.shape[1],)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.matrix.T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return (y @ self.matrix).unflatten(1, self.shape)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return (y @ torch.linalg.pinv(self.matrix).T).unflatten(1, self.shape)
+
+    def squared(self, v: Tensor) -> Tensor:
+        return v.flatten(1) @ (self.matrix**2).T
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Linear:
+        return Linear(self.matrix.to(device, dtype), self.shape)

@@ -1,0 +1,90 @@
+"""What the library asks of a diffusion model, and the count of what it spends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .schedule import NoiseSchedule
+
+
+class DiffusionPrior(Protocol):
+    """A frozen diffusion model over latents, with the decoder that makes pictures of them.
+
+    Latents are ``[batch, *latent_shape]``, pictures ``[batch, channels, height, width]`` in [-1, 1].
+    Tensors in and out are float32 or float64; a model of lower precision casts inside.
+    """
+
+    schedule: NoiseSchedule
+    latent_shape: tuple[int, ...]
+    identity: str
+    """Names the model and its weights, so that a saved posterior can be checked against it."""
+    device: torch.device
+    dtype: torch.dtype
+
+    def denoise(self, z: Tensor, t: Tensor) -> Tensor:
+        """E[z_0 | z_t = z] for times ``t`` of shape ``[batch]``; differentiable in ``z``."""
+        ...
+
+    def decode(self, z0: Tensor) -> Tensor:
+        """Latent to picture, differentiable, unclamped."""
+        ...
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Picture to latent (the mean, where the encoder is random)."""
+        ...
+
+
+@dataclass
+class Evaluations:
+    """Network evaluations, in rows: a batch of 8 through the denoiser counts 8."""
+
+    denoiser_forward: int = 0
+    denoiser_backward: int = 0
+    decoder_forward: int = 0
+    decoder_backward: int = 0
+
+    @property
+    def denoiser(self) -> int:
+        """Denoiser rows, forward and backward together."""
+        return self.denoiser_forward + self.denoiser_backward
+
+    def __add__(self, other: Evaluations) -> Evaluations:
+        return Evaluations(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+class CountedPrior:
+    """A prior whose calls are counted, forward and backward, and checkpointed when asked.
+
+    With ``checkpointing`` the activations of each network call are recomputed in the backward pass.
+    """
+
+    def __init__(self, prior: DiffusionPrior, checkpointing: bool = False):
+        self._prior, self._checkpointing = prior, checkpointing
+        self.schedule, self.latent_shape, self.identity = prior.schedule, tuple(prior.latent_shape), prior.identity
+        self.device, self.dtype = prior.device, prior.dtype
+        self.evaluations = Evaluations()
+
+    def denoise(self, z: Tensor, t: float) -> Tensor:
+        """E[z_0 | z_t] with one time for the whole batch."""
+        times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
+        return self._call("denoiser", lambda v: self._prior.denoise(v, times), z)
+
+    def decode(self, z0: Tensor) -> Tensor:
+        return self._call("decoder", self._prior.decode, z0)
+
+    def _call(self, network: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        self._count(network + "_forward", len(x))
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return function(x)
+        y = checkpoint(function, x, use_reentrant=False) if self._checkpointing else function(x)
+        y.register_hook(lambda _: self._count(network + "_backward", len(x)))
+        return y
+
+    def _count(self, name: str, rows: int) -> None:
+        setattr(self.evaluations, name, getattr(self.evaluations, name) + rows)
