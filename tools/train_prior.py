@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import math
 import time
 from pathlib import Path
@@ -27,7 +28,7 @@ from tools import scenes
 from vipaint_ops.schedule import NoiseSchedule
 
 TRAIN_SEED, HELD_OUT_SEED = 1, 2
-TRAIN_SCENES, HELD_OUT_SCENES = 60_000, 512
+TRAIN_SCENES = 40_000
 BETAS = {"start": 0.0015, "end": 0.0195, "steps": 1000}
 
 AUTOENCODER = {
@@ -121,3 +122,117 @@ def train_autoencoder(work: Path, minutes: float, seed: int = 0, batch: int = 16
             psnr = reconstruction_psnr(average.module, held_out)
             print(f"{step} {clock.progress:.3f} loss {loss.item():.4f} psnr {psnr.mean():.2f} dB", flush=True)
             save_file(average.module.state_dict(), work / "autoencoder.safetensors")
+
+
+def whiten(autoencoder: AutoencoderKL, latents: Tensor) -> None:
+    """Fold unit variance and zero mean per latent channel into the 1x1 convolutions around the latent, exactly."""
+    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    channels = len(mean)
+    to_latent, from_latent = autoencoder.quant_conv, autoencoder.post_quant_conv
+    with torch.no_grad():
+        to_latent.weight[:channels] /= std[:, None, None, None]
+        to_latent.bias[:channels] = (to_latent.bias[:channels] - mean) / std
+        to_latent.bias[channels:] -= 2 * std.log()
+        from_latent.bias += from_latent.weight[:, :, 0, 0] @ mean
+        from_latent.weight *= std[None, :, None, None]
+
+
+@torch.no_grad()
+def encode_scenes(autoencoder: AutoencoderKL, count: int, seed: int) -> Tensor:
+    """Latents of ``count`` scenes, ``[count, 4, 16, 16]``; the scenes of a seed do not depend on the count."""
+    u = scenes.draw_uniforms(count, np.random.default_rng(seed))
+    return torch.cat(
+        [autoencoder.encode(to_unit(scenes.render(u[i : i + 64]))).latent_dist.mode() for i in range(0, count, 64)]
+    )
+
+
+def load_autoencoder(work: Path) -> AutoencoderKL:
+    """The trained autoencoder with whitened latents."""
+    model = AutoencoderKL(**AUTOENCODER).eval().requires_grad_(False)
+    model.load_state_dict(load_file(work / "autoencoder.safetensors"))
+    whiten(model, encode_scenes(model, 2048, TRAIN_SEED))
+    return model
+
+
+def noisy(latents: Tensor, t: Tensor, noise: Tensor, schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
+    """z_t and the target v = alpha eps - sigma z_0 at times ``t`` (``[batch]``)."""
+    alpha, sigma = schedule.alpha(t)[:, None, None, None], schedule.sigma(t)[:, None, None, None]
+    return alpha * latents + sigma * noise, alpha * noise - sigma * latents
+
+
+@torch.no_grad()
+def validation_loss(model: UNet2DModel, latents: Tensor, schedule: NoiseSchedule) -> list[float]:
+    """v-MSE on held-out latents with fixed noise, by quarter of time from clean to noise."""
+    t = torch.linspace(0.5, len(latents) - 0.5, len(latents)) / len(latents)
+    z, target = noisy(latents, t, torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)), schedule)
+    error = (model(z, t * (BETAS["steps"] - 1)).sample - target).square().mean(dim=(1, 2, 3))
+    return [quarter.mean().item() for quarter in error.chunk(4)]
+
+
+def train_denoiser(work: Path, minutes: float, seed: int = 0, batch: int = 32) -> None:
+    """v-prediction with stratified times, bfloat16 autocast, exponential average of the weights."""
+    torch.manual_seed(seed)
+    schedule = NoiseSchedule.scaled_linear(**BETAS)
+    autoencoder = load_autoencoder(work)
+    latents = encode_scenes(autoencoder, TRAIN_SCENES, TRAIN_SEED)
+    held_out = encode_scenes(autoencoder, 256, HELD_OUT_SEED)
+    print(f"latents {tuple(latents.shape)} std {latents.std(dim=(0, 2, 3)).tolist()}", flush=True)
+    model = UNet2DModel(**DENOISER)
+    average = Average(model, 0.9995)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+    clock, step = Clock(minutes, hold=0.3), 0
+    while clock.progress < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3 * clock.factor() + 1e-6
+        x = latents[torch.randint(len(latents), (batch,))]
+        t = (torch.arange(batch) + torch.rand(())) / batch
+        z, target = noisy(x, t, torch.randn_like(x), schedule)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = model(z, t * (BETAS["steps"] - 1)).sample
+        loss = F.mse_loss(out.float(), target)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update(model)
+        step += 1
+        if step % 1000 == 0 or clock.progress >= 1:
+            quarters = " ".join(f"{q:.4f}" for q in validation_loss(average.module, held_out, schedule))
+            print(f"{step} {clock.progress:.3f} loss {loss.item():.4f} val {quarters}", flush=True)
+            save_file(average.module.state_dict(), work / "denoiser.safetensors")
+
+
+def export(work: Path, out: Path) -> None:
+    """Both networks as one half-precision safetensors file that carries its own configuration."""
+    tensors = {f"autoencoder.{k}": v for k, v in load_autoencoder(work).state_dict().items()}
+    tensors |= {f"denoiser.{k}": v for k, v in load_file(work / "denoiser.safetensors").items()}
+    metadata = {
+        "format": "vipaint-embedded-1",
+        "autoencoder": json.dumps(AUTOENCODER),
+        "denoiser": json.dumps(DENOISER),
+        "prediction_type": "v_prediction",
+        "schedule": json.dumps(BETAS),
+        "license": "Apache-2.0",
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half().contiguous() for k, v in tensors.items()}, out, metadata)
+    print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("autoencoder", "denoiser", "export"))
+    parser.add_argument("--minutes", type=float, default=40.0)
+    parser.add_argument("--work", type=Path, default=Path("build/prior"))
+    parser.add_argument("--out", type=Path, default=Path("vipaint_ops/assets/embedded_prior.safetensors"))
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.stage == "export":
+        export(arguments.work, arguments.out)
+    else:
+        train = {"autoencoder": train_autoencoder, "denoiser": train_denoiser}[arguments.stage]
+        train(arguments.work, arguments.minutes)
+
+
+if __name__ == "__main__":
+    main()

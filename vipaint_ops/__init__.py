@@ -1,0 +1,36 @@
+"""VIPaint: sample the posterior of a picture given a degraded observation, with a diffusion prior.
+
+Pure PyTorch; knows nothing of the host it runs in. Pictures are [batch, channels, height, width] in
+[-1, 1]; time runs from 0 (clean) to 1 (noise).
+"""
+
+from . import analytic, operators, samplers
+from .ancestral import SampleResult
+from .embedded import load_embedded_prior
+from .errors import InputError
+from .observation import Observation
+from .prior import DiffusionPrior, Evaluations
+from .progress import Progress
+from .schedule import NoiseSchedule
+from .vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DiffusionPrior",
+    "Evaluations",
+    "FitConfig",
+    "HierarchicalPosterior",
+    "InputError",
+    "NoiseSchedule",
+    "Observation",
+    "Progress",
+    "RefineConfig",
+    "SampleResult",
+    "analytic",
+    "fit_posterior",
+    "load_embedded_prior",
+    "operators",
+    "sample_posterior",
+    "samplers",
+]

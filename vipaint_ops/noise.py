@@ -17,6 +17,11 @@ class NoiseStreams:
             torch.Generator().manual_seed((seed + 0x9E3779B97F4A7C15 * (row + 1)) % 2**63) for row in rows
         ]
 
+    @property
+    def rows(self) -> int:
+        """How many streams there are."""
+        return len(self._generators)
+
     @staticmethod
     def seed_from(generator: torch.Generator) -> int:
         """Draw the seed of a set of streams from the caller's generator."""

@@ -24,6 +24,8 @@ class DiffusionPrior(Protocol):
     latent_shape: tuple[int, ...]
     identity: str
     """Names the model and its weights, so that a saved posterior can be checked against it."""
+    data_std: float
+    """Standard deviation of clean latents: 1 for latent spaces scaled to unit variance, as most are."""
     device: torch.device
     dtype: torch.dtype
 
@@ -67,8 +69,12 @@ class CountedPrior:
     def __init__(self, prior: DiffusionPrior, checkpointing: bool = False):
         self._prior, self._checkpointing = prior, checkpointing
         self.schedule, self.latent_shape, self.identity = prior.schedule, tuple(prior.latent_shape), prior.identity
-        self.device, self.dtype = prior.device, prior.dtype
+        self.data_std, self.device, self.dtype = prior.data_std, prior.device, prior.dtype
         self.evaluations = Evaluations()
+
+    def zeros(self, count: int) -> Tensor:
+        """``[count, *latent_shape]`` zeros in the prior's dtype and on its device."""
+        return torch.zeros(count, *self.latent_shape, dtype=self.dtype, device=self.device)
 
     def denoise(self, z: Tensor, t: float) -> Tensor:
         """E[z_0 | z_t] with one time for the whole batch."""
@@ -83,6 +89,7 @@ class CountedPrior:
         if not (torch.is_grad_enabled() and x.requires_grad):
             return function(x)
         y = checkpoint(function, x, use_reentrant=False) if self._checkpointing else function(x)
+        y = y.view_as(y)  # an identity decoder returns x itself, and a hook on x would count other uses of it
         y.register_hook(lambda _: self._count(network + "_backward", len(x)))
         return y
 

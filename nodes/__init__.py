@@ -1,0 +1,20 @@
+"""The nodes of this pack, as an extension of ComfyUI's V3 node API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfy_api.v0_0_2 import ComfyExtension
+
+
+async def comfy_entrypoint() -> ComfyExtension:
+    """Called by ComfyUI once, when it loads the pack."""
+    # Imported here, so that tools which import the pack's folder outside ComfyUI do not need ComfyUI.
+    from comfy_api.v0_0_2 import ComfyExtension, io
+
+    class VIPaintExtension(ComfyExtension):
+        async def get_node_list(self) -> list[type[io.ComfyNode]]:
+            return []
+
+    return VIPaintExtension()

@@ -1,0 +1,344 @@
+"""Laws of priors made of diffusers' modules: the algebra of predictions, gradients, batches, loading."""
+
+import importlib.util
+import json
+import socket
+from types import SimpleNamespace
+
+import diffusers
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LDMPipeline,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
+from safetensors.torch import save_file
+
+from tests.ops.conftest import tiny_networks
+from vipaint_ops.diffusers_prior import DiffusersPrior, from_pipeline, schedule_of
+from vipaint_ops.errors import InputError
+from vipaint_ops.schedule import NoiseSchedule
+
+SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.012)
+FLOW = NoiseSchedule.rectified_flow(3.0)
+TIMES = torch.tensor([0.2, 0.9])
+
+
+def make(prediction_type="epsilon", schedule=SCHEDULE, dtype=torch.float32, **keywords):
+    networks = (network.to(dtype) for network in tiny_networks())
+    return DiffusersPrior(*networks, schedule, prediction_type, **keywords)
+
+
+def text_unet(**keywords):
+    torch.manual_seed(1)
+    return UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=6, attention_head_dim=4, **keywords,
+    )  # fmt: skip
+
+
+def latents(count=2, dtype=torch.float32):
+    return torch.randn(count, 4, 16, 16, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+def row(seed, *shape):
+    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a download was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "schedule", "target"),
+    [
+        ("epsilon", SCHEDULE, lambda z0, eps, alpha, sigma: eps),
+        ("v_prediction", SCHEDULE, lambda z0, eps, alpha, sigma: alpha * eps - sigma * z0),
+        ("sample", SCHEDULE, lambda z0, eps, alpha, sigma: z0),
+        ("flow", FLOW, lambda z0, eps, alpha, sigma: eps - z0),
+    ],
+)
+def test_a_network_that_knows_the_answer_gives_back_the_clean_latent(prediction_type, schedule, target, monkeypatch):
+    prior = make(prediction_type, schedule)
+    z0, eps = latents(4, torch.float64).chunk(2)
+    times = TIMES.double()
+    alpha, sigma = (v.view(-1, 1, 1, 1) for v in (schedule.alpha(times), schedule.sigma(times)))
+    seen = {}
+
+    def forward(sample, timestep):
+        seen["timestep"] = timestep
+        return SimpleNamespace(sample=target(z0, eps, alpha, sigma))
+
+    monkeypatch.setattr(prior._denoiser, "forward", forward)
+    torch.testing.assert_close(prior.denoise(alpha * z0 + sigma * eps, times), z0)
+    expected = 1000 * schedule.sigma(times) if prediction_type == "flow" else 999 * times
+    torch.testing.assert_close(seen["timestep"], expected)
+
+
+def test_an_epsilon_network_follows_the_formula_of_ddpm():
+    scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    schedule, prediction_type, steps = schedule_of(scheduler)
+    denoiser, autoencoder = tiny_networks()
+    prior = DiffusersPrior(denoiser, autoencoder, schedule, prediction_type, steps=steps)
+    z, step = latents(), torch.tensor([3, 777])
+    abar = scheduler.alphas_cumprod[step].view(-1, 1, 1, 1)
+    with torch.no_grad():
+        expected = (z - (1 - abar).sqrt() * denoiser(z, step).sample) / abar.sqrt()
+        torch.testing.assert_close(prior.denoise(z, step / 999), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_flow_matching_schedulers_keep_their_shift():
+    schedule, prediction_type, steps = schedule_of(FlowMatchEulerDiscreteScheduler(shift=3.0))
+    assert (schedule.description, prediction_type, steps) == (FLOW.description, "flow", 1000)
+    with pytest.raises(InputError, match="shift"):
+        schedule_of(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_gradients_equal_finite_differences(prediction_type):
+    prior = make(prediction_type, dtype=torch.float64)
+    z, weights = latents(2, torch.float64).requires_grad_(), latents(4, torch.float64)[2:]
+    direction = latents(6, torch.float64)[4:]
+
+    def value(x):
+        return (weights * prior.denoise(x, TIMES.double())).sum() + prior.decode(x).square().mean()
+
+    (gradient,) = torch.autograd.grad(value(z), z)
+    with torch.no_grad():
+        difference = (value(z + 1e-5 * direction) - value(z - 1e-5 * direction)) / 2e-5
+    torch.testing.assert_close((gradient * direction).sum(), difference, rtol=1e-6, atol=1e-8)
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    prior, z = make(), latents(3)
+    times = torch.tensor([0.1, 0.5, 0.9])
+    together = prior.denoise(z, times)
+    alone = torch.cat([prior.denoise(z[i : i + 1], times[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_networks_are_frozen():
+    denoiser, autoencoder = tiny_networks()
+    prior = DiffusersPrior(denoiser.train(), autoencoder.train(), SCHEDULE, "epsilon")
+    prior.decode(prior.denoise(latents().requires_grad_(), TIMES)).sum().backward()
+    for network in (denoiser, autoencoder):
+        assert not network.training
+        assert all(not p.requires_grad and p.grad is None for p in network.parameters())
+
+
+def test_latents_are_scaled_and_shifted_both_ways():
+    denoiser, autoencoder = tiny_networks()
+    autoencoder.register_to_config(scaling_factor=1.5, shift_factor=0.25)
+    prior, x = DiffusersPrior(denoiser, autoencoder, SCHEDULE, "epsilon"), row(0, 3, 64, 64)
+    raw = autoencoder.encode(x).latent_dist.mean
+    torch.testing.assert_close(prior.encode(x), 1.5 * (raw - 0.25))
+    torch.testing.assert_close(prior.decode(prior.encode(x)), autoencoder.decode(raw).sample, rtol=1e-4, atol=1e-5)
+
+
+def test_guidance_extrapolates_between_the_two_predictions():
+    def prior(conditioning, negative=None, cfg=1.0):
+        return DiffusersPrior(
+            text_unet(), tiny_networks()[1], SCHEDULE, "v_prediction",
+            conditioning=conditioning, negative=negative, cfg=cfg,
+        )  # fmt: skip
+
+    yes, no = ({"encoder_hidden_states": row(seed, 5, 6)} for seed in (1, 2))
+    guided, unguided = (prior(c).denoise(latents(), TIMES) for c in (yes, no))
+    assert (guided - unguided).abs().max() > 1e-4
+    both = prior(yes, no, cfg=3.0).denoise(latents(), TIMES)
+    torch.testing.assert_close(both, unguided + 3 * (guided - unguided), rtol=1e-4, atol=1e-5)
+
+
+def test_class_labels_reach_the_network():
+    network, prompt = text_unet(num_class_embeds=3), row(1, 5, 6)
+    label = torch.tensor([2])
+    conditioning = {"encoder_hidden_states": prompt, "class_labels": label}
+    prior = DiffusersPrior(network, tiny_networks()[1], SCHEDULE, "sample", conditioning=conditioning)
+    expected = network(latents(), 999 * TIMES, prompt.expand(2, -1, -1), class_labels=label.expand(2)).sample
+    torch.testing.assert_close(prior.denoise(latents(), TIMES), expected)
+
+
+def test_sdxl_is_told_the_size_of_the_picture():
+    network = text_unet(
+        addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=7 + 6 * 4
+    )
+    row_of = {"encoder_hidden_states": row(1, 5, 6), "text_embeds": row(2, 7)}
+    prior = DiffusersPrior(network, tiny_networks()[1], SCHEDULE, "sample", conditioning=row_of)
+    time_ids = torch.tensor([[64.0, 32, 0, 0, 64, 32]]).expand(2, -1)
+    z = latents()[..., :8]
+    expected = network(
+        z, TIMES * 999, encoder_hidden_states=row_of["encoder_hidden_states"].expand(2, -1, -1),
+        added_cond_kwargs={"text_embeds": row_of["text_embeds"].expand(2, -1), "time_ids": time_ids},
+    ).sample  # fmt: skip
+    torch.testing.assert_close(prior.for_size(64, 32).denoise(z, TIMES), expected)
+
+
+def test_transformers_of_stable_diffusion_3_predict_flow():
+    torch.manual_seed(0)
+    network = SD3Transformer2DModel(
+        sample_size=16, patch_size=2, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
+        num_attention_heads=2, joint_attention_dim=6, caption_projection_dim=16, pooled_projection_dim=7,
+        pos_embed_max_size=10,
+    )  # fmt: skip
+    row_of = {"encoder_hidden_states": row(1, 5, 6), "pooled_projections": row(2, 7)}
+    prior = DiffusersPrior(network, tiny_networks()[1], FLOW, "flow", conditioning=row_of)
+    sigma = FLOW.sigma(TIMES)
+    velocity = network(
+        latents(), timestep=1000 * sigma, encoder_hidden_states=row_of["encoder_hidden_states"].expand(2, -1, -1),
+        pooled_projections=row_of["pooled_projections"].expand(2, -1),
+    ).sample  # fmt: skip
+    torch.testing.assert_close(prior.denoise(latents(), TIMES), latents() - sigma.view(-1, 1, 1, 1) * velocity)
+    assert prior.picture_multiple == 8
+    with pytest.raises(InputError, match="up to 80 pixels"):
+        prior.for_size(88, 64)
+
+
+def test_half_precision_stays_inside():
+    prior = make("v_prediction", dtype=torch.bfloat16)
+    z = latents().requires_grad_()
+    out = prior.decode(prior.denoise(z, TIMES))
+    (gradient,) = torch.autograd.grad(out.sum(), z)
+    assert {out.dtype, gradient.dtype, prior.dtype, prior.encode(out).dtype} == {torch.float32}
+    torch.testing.assert_close(prior.denoise(z, TIMES), make("v_prediction").denoise(z, TIMES), rtol=0.1, atol=0.1)
+
+
+def test_the_identity_names_weights_in_any_precision_and_the_prompt():
+    identity = make().identity
+    assert identity.startswith("UNet2DModel+AutoencoderKL ")
+    assert {make(dtype=dtype).identity for dtype in (torch.float16, torch.bfloat16)} == {identity}
+    other = DiffusersPrior(*tiny_networks(seed=5), SCHEDULE, "epsilon")
+    assert len({identity, other.identity, make(label="prompt 'a'").identity}) == 3
+
+
+def test_sizes_follow_the_picture():
+    prior = make()
+    assert prior.latent_shape == (4, 16, 16)
+    assert prior.for_size(72, 40).latent_shape == (4, 18, 10)
+    assert prior.latent_shape == (4, 16, 16)
+    assert prior.decode(row(0, 4, 18, 10)).shape == (1, 3, 72, 40)
+    with pytest.raises(InputError, match="multiples of 8"):
+        prior.for_size(72, 44)
+
+
+def test_unsupported_models_are_refused():
+    denoiser, autoencoder = tiny_networks()
+    with pytest.raises(InputError, match="prediction_type is 'score'"):
+        DiffusersPrior(denoiser, autoencoder, SCHEDULE, "score")
+    with pytest.raises(InputError, match="cfg is 2"):
+        DiffusersPrior(denoiser, autoencoder, SCHEDULE, "epsilon", cfg=2.0)
+    with pytest.raises(InputError, match="AutoencoderKL with UNet2DModel"):
+        DiffusersPrior(autoencoder, denoiser, SCHEDULE, "epsilon")
+    with pytest.raises(InputError, match="inpainting"):
+        DiffusersPrior(denoiser, AutoencoderKL(latent_channels=8), SCHEDULE, "epsilon")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An unconditional pipeline on disk."""
+    path = tmp_path_factory.mktemp("pipeline")
+    denoiser, autoencoder = tiny_networks()
+    scheduler = DDPMScheduler(beta_schedule="linear", prediction_type="v_prediction")
+    LDMPipeline(vqvae=autoencoder, unet=denoiser, scheduler=scheduler).save_pretrained(path)
+    return path
+
+
+def test_a_folder_gives_the_prior_of_its_parts(folder, offline):
+    prior = from_pipeline(folder)
+    expected = make("v_prediction", NoiseSchedule.vp(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)))
+    z = latents()
+    torch.testing.assert_close(prior.denoise(z, TIMES), expected.denoise(z, TIMES), rtol=1e-4, atol=1e-5)
+    assert prior.identity == expected.identity
+    with pytest.raises(InputError, match="takes no text"):
+        from_pipeline(folder, prompt="a house")
+
+
+def test_a_folder_with_half_precision_weights_only(folder, tmp_path, offline):
+    DiffusionPipeline = diffusers.DiffusionPipeline
+    DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16).save_pretrained(tmp_path, variant="fp16")
+    assert from_pipeline(tmp_path).identity == from_pipeline(folder).identity
+
+
+def test_text_pipelines_encode_their_prompts(tmp_path, offline):
+    transformers = pytest.importorskip("transformers")
+    path = save_text_pipeline(transformers, tmp_path)
+    house, tree = (from_pipeline(path, prompt=prompt) for prompt in ("a house", "a tree"))
+    assert house.identity != tree.identity
+    empty = from_pipeline(path)
+    plain, guided = empty.denoise(latents(), TIMES), from_pipeline(path, prompt="a house", cfg=4.0)
+    expected = plain + 4 * (house.denoise(latents(), TIMES) - plain)
+    torch.testing.assert_close(guided.denoise(latents(), TIMES), expected, rtol=1e-3, atol=1e-4)
+    assert (house.denoise(latents(), TIMES) - tree.denoise(latents(), TIMES)).abs().max() > 1e-6
+
+
+def save_text_pipeline(transformers, path):
+    """A Stable Diffusion pipeline with a text encoder of a few hundred weights."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    path.joinpath("vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    path.joinpath("merges.txt").write_text("#version: 0.2\n")
+    tokenizer = transformers.CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt"), model_max_length=16)
+    torch.manual_seed(2)
+    encoder = transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(
+            vocab_size=len(tokens), hidden_size=6, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+            max_position_embeddings=16, bos_token_id=len(tokens) - 2, eos_token_id=len(tokens) - 1,
+            pad_token_id=len(tokens) - 1,
+        )
+    )  # fmt: skip
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=tiny_networks()[1], text_encoder=encoder, tokenizer=tokenizer, unet=text_unet(),
+        scheduler=DDPMScheduler(beta_schedule="scaled_linear"), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.save_pretrained(path / "pipeline")
+    return path / "pipeline"
+
+
+def test_what_is_no_pipeline_is_refused(folder, tmp_path, offline):
+    with pytest.raises(InputError, match="does not exist"):
+        from_pipeline(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"model_index\.json"):
+        from_pipeline(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": ["own_code", "Pipeline"]}))
+    with pytest.raises(InputError, match="of its own"):
+        from_pipeline(tmp_path)
+    with pytest.raises(InputError, match="neither a folder"):
+        from_pipeline(folder / "model_index.json")
+
+
+def test_a_prompt_without_transformers_says_what_to_install(tmp_path, monkeypatch):
+    index = {"_class_name": "StableDiffusionPipeline", "text_encoder": ["transformers", "CLIPTextModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install transformers"):
+        from_pipeline(tmp_path)
+
+
+def test_a_single_file_without_its_configuration_is_refused_and_nothing_is_downloaded(tmp_path, offline):
+    save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 4, 3, 3)}, tmp_path / "m.safetensors")
+    with pytest.raises(InputError, match=r"not on this machine.*--prior-config"):
+        from_pipeline(tmp_path / "m.safetensors")
+
+
+def test_a_corrupt_or_hostile_file_is_refused_without_running_it(folder, tmp_path, offline):
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    torch.save({"state_dict": Hostile()}, tmp_path / "hostile.ckpt")
+    (tmp_path / "corrupt.safetensors").write_bytes(b"\xff" * 64)
+    for name in ("hostile.ckpt", "corrupt.safetensors"):
+        for config in (None, folder):
+            with pytest.raises(InputError, match="cannot be loaded"):
+                from_pipeline(tmp_path / name, config=config)
+    assert not (tmp_path / "executed").exists()

@@ -1,0 +1,160 @@
+"""Laws of the masks: what they hide, what is refused, what compositing keeps."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vipaint_ops import masks
+from vipaint_ops.errors import InputError
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def is_binary_mask(mask: torch.Tensor, height: int, width: int) -> bool:
+    return mask.shape == (1, 1, height, width) and mask.is_floating_point() and bool(((mask == 0) | (mask == 1)).all())
+
+
+def test_half_plane_hides_the_side_its_angle_points_to():
+    quarters = {angle: masks.half_plane(6, 8, angle)[0, 0] for angle in (0, 90, 180, 270)}
+    assert quarters[0][:, :4].all() and not quarters[0][:, 4:].any()
+    assert quarters[90][3:].all() and not quarters[90][:3].any()
+    assert torch.equal(quarters[180], quarters[0].flip(1))
+    assert torch.equal(quarters[270], quarters[90].flip(0))
+
+
+@given(st.floats(-360, 720), st.integers(2, 20).map(lambda k: 2 * k))
+@settings(max_examples=60, deadline=None)
+def test_opposite_half_planes_hide_every_pixel_off_the_line_exactly_once(angle, size):
+    one, other = masks.half_plane(size, size, angle), masks.half_plane(size, size, angle + 180)
+    assert torch.equal(other, one.flip(2, 3))
+    on_the_line = (one + other) == 2
+    assert ((one + other)[~on_the_line] == 1).all()
+    assert on_the_line.float().mean() <= 1 / size
+    assert is_binary_mask(one, size, size)
+
+
+@pytest.mark.parametrize("size, hidden", [(6, 36), ((4, 2), 8), ((10, 11), 110)])
+def test_box_is_central_and_of_its_size(size, hidden):
+    mask = masks.box(10, 12, size)
+    assert (1 - mask).sum() == hidden
+    if hidden != 110:
+        assert torch.equal(mask, mask.flip(2, 3))
+
+
+@pytest.mark.parametrize("size", [0, -3, 13, (12, 12)])
+def test_box_refuses_to_hide_nothing_or_everything(size):
+    with pytest.raises(InputError, match="box size is"):
+        masks.box(12, 12, size)
+
+
+@pytest.mark.parametrize("hole", [(0.3, 0.7), (0.2, 0.21), (0.9, 0.95)])
+def test_random_boxes_hide_a_share_within_the_range(hole):
+    for seed in range(20):
+        mask = masks.random_boxes(48, 64, hole, generator=seeded(seed))
+        assert is_binary_mask(mask, 48, 64)
+        assert hole[0] <= 1 - mask.mean().item() <= hole[1] + 1e-6
+
+
+def test_random_boxes_are_even_over_the_range_and_seeded():
+    shares = [1 - masks.random_boxes(32, 32, generator=seeded(s)).mean().item() for s in range(300)]
+    assert min(shares) < 0.36 and max(shares) > 0.64
+    assert abs(sum(shares) / 300 - 0.5) < 0.06
+    assert torch.equal(*(masks.random_boxes(32, 32, generator=seeded(7)) for _ in range(2)))
+
+
+@pytest.mark.parametrize("hole", [(0.7, 0.3), (0.0, 0.5), (0.5, 1.0), (0.5, 0.5001)])
+def test_random_boxes_refuse_a_range_they_cannot_meet(hole):
+    with pytest.raises(InputError, match="hole is"):
+        masks.random_boxes(16, 16, hole, generator=seeded())
+
+
+def test_random_pixels_keep_the_share_to_the_pixel():
+    mask = masks.random_pixels(20, 30, 0.08, generator=seeded())
+    assert is_binary_mask(mask, 20, 30) and mask.sum() == 48
+    with pytest.raises(InputError, match="keep is"):
+        masks.random_pixels(20, 30, 0.0001, generator=seeded())
+
+
+@pytest.mark.parametrize("name", masks.NAMES)
+def test_every_named_mask_has_a_hole_and_an_observation(name):
+    mask = masks.by_name(name, 24, 40, generator=seeded())
+    assert torch.equal(masks.fit_mask(mask, 24, 40), mask)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(InputError, match="'hole' is unknown; choose one of half, box, random, pixels"):
+        masks.by_name("hole", 24, 40, generator=seeded())
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (1, 64, 64), (1, 1, 64, 64)])
+def test_fit_mask_takes_every_shape_of_one_mask_silently_when_it_fits(shape):
+    mask = masks.half_plane(64, 64).reshape(shape).bool()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(masks.fit_mask(mask, 64, 64), masks.half_plane(64, 64))
+
+
+def test_fit_mask_resizes_with_notice_when_the_aspect_agrees():
+    with pytest.warns(UserWarning, match="resized from 128x192 to the picture's 64x96"):
+        fitted = masks.fit_mask(masks.half_plane(128, 192), 64, 96)
+    assert torch.equal(fitted, masks.half_plane(64, 96))
+
+
+def test_a_hole_that_resizing_loses_is_refused():
+    mask = torch.ones(128, 128)
+    mask[3, 5] = 0
+    with pytest.warns(UserWarning, match="resized"), pytest.raises(InputError, match="no hole"):
+        masks.fit_mask(mask, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "mask, size, message",
+    [
+        (masks.half_plane(32, 48), (64, 64), "aspects differ"),
+        (torch.zeros(64, 64), (512, 768), "no hole.*ComfyUI"),
+        (torch.ones(1, 64, 64), (512, 512), "no hole.*ComfyUI"),
+        (torch.ones(64, 64), (64, 64), "no hole .it is 1"),
+        (torch.zeros(64, 64), (64, 64), "observes nothing"),
+        (torch.full((8, 8), math.nan), (8, 8), "NaN"),
+        (255 * masks.half_plane(8, 8), (8, 8), "divided by 255"),
+        (-masks.half_plane(8, 8), (8, 8), "from -1 to"),
+        (torch.ones(2, 1, 8, 8), (8, 8), r"shape \(2, 1, 8, 8\)"),
+        (torch.ones(8), (8, 8), "shape"),
+    ],
+)
+def test_fit_mask_refuses_with_one_clear_message(mask, size, message):
+    with pytest.raises(InputError, match=message):
+        masks.fit_mask(mask, *size)
+
+
+@pytest.mark.parametrize("feather", [0, 1, 5])
+def test_composite_keeps_observed_pixels_bit_for_bit_and_never_reads_the_hole(feather):
+    images, picture = (torch.randn(n, 3, 24, 24, generator=seeded(n)) for n in (4, 1))
+    mask = masks.random_boxes(24, 24, generator=seeded())
+    hidden = (mask == 0).expand_as(picture)
+    unreadable = torch.where(hidden, math.nan, picture)
+    result = masks.composite(images, unreadable, mask, feather)
+    assert torch.equal(result[~hidden.expand_as(result)], picture.expand_as(result)[~hidden.expand_as(result)])
+    assert result.isfinite().all()
+    if feather == 0:
+        assert torch.equal(result[hidden.expand_as(result)], images[hidden.expand_as(result)])
+
+
+def test_composite_blends_by_a_soft_mask():
+    images, picture = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    mask = torch.tensor([[[[0.0, 0.25], [0.5, 1.0]]]])
+    assert torch.equal(masks.composite(images, picture, mask), mask)
+
+
+def test_feather_fades_a_seam_of_colour_into_the_hole_and_ends_there():
+    picture, images = torch.full((1, 1, 8, 40), 0.6), torch.zeros(1, 1, 8, 40)
+    row = masks.composite(images, picture, masks.half_plane(8, 40), feather=6)[0, 0, 4]
+    steps = row.diff()
+    assert (steps[19:26] < 0).all() and steps.abs().max() <= 0.6 * 2 / 13 + 1e-6
+    assert (row[:20] == 0.6).all() and (row[26:] == 0).all()

@@ -1,0 +1,78 @@
+"""Pictures and masks between files and tensors."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.ops.conftest import scene
+from vipaint_ops.pictures import centre_square, crop_to, load_image, load_mask, pad_to_multiple, save_image
+
+
+def test_what_is_saved_is_read_back_to_the_nearest_level(tmp_path):
+    picture = scene(20, 30)
+    save_image(tmp_path / "a.png", picture)
+    assert (load_image(tmp_path / "a.png") - picture).abs().max() <= 0.5 / 127.5 + 1e-6
+    save_image(tmp_path / "b.png", load_image(tmp_path / "a.png"))
+    assert torch.equal(load_image(tmp_path / "a.png"), load_image(tmp_path / "b.png"))
+    save_image(tmp_path / "c.png", 3 * torch.ones(3, 4, 4))
+    assert (load_image(tmp_path / "c.png") == 1).all()
+
+
+def test_pictures_stand_as_their_exif_says(tmp_path):
+    pixels = np.zeros((4, 6, 3), dtype=np.uint8)
+    pixels[0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    turned = load_image(tmp_path / "turned.png")
+    assert turned.shape == (1, 3, 6, 4)
+    assert (turned[..., -1] == 1).all() and (turned[..., :-1] == -1).all()
+
+
+def test_deep_grey_keeps_its_depth_and_colours_are_equal(tmp_path):
+    levels = np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    expected = torch.from_numpy(levels.astype(np.float32)) / 65535 * 2 - 1
+    torch.testing.assert_close(load_image(tmp_path / "deep.png"), expected.expand(1, 3, 3, 4))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "1"])
+def test_every_kind_of_file_gives_three_colours(mode, tmp_path):
+    picture = Image.new("RGB", (5, 4), (255, 255, 255)).convert(mode)
+    picture.save(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"))
+    loaded = load_image(next(tmp_path.iterdir()))
+    assert loaded.shape == (1, 3, 4, 5)
+    assert (loaded == 1).all()
+
+
+def test_transparent_parts_are_white_in_pictures_and_hidden_in_masks(tmp_path):
+    pixels = np.zeros((2, 2, 4), dtype=np.uint8)
+    pixels[0] = (255, 255, 255, 255)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert (load_image(tmp_path / "a.png") == 1).all()
+    assert load_mask(tmp_path / "a.png").tolist() == [[[[1, 1], [0, 0]]]]
+
+
+def test_masks_are_cut_at_one_half(tmp_path):
+    Image.fromarray(np.array([[0, 3, 127, 128, 255]], dtype=np.uint8)).save(tmp_path / "m.png")
+    assert load_mask(tmp_path / "m.png").flatten().tolist() == [0, 0, 0, 1, 1]
+    assert load_mask(tmp_path / "m.png", invert=True).flatten().tolist() == [1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(16, 24), (17, 25), (1, 7)])
+def test_padding_observes_nothing_and_is_cropped_off_again(size):
+    picture, mask = scene(*size), torch.ones(1, 1, *size)
+    padded, padded_mask = pad_to_multiple(picture, mask, 8)
+    assert not [side for side in padded.shape[2:] if side % 8]
+    assert padded_mask.sum() == mask.sum()
+    assert torch.equal(crop_to(padded, *size), picture) and torch.equal(crop_to(padded_mask, *size), mask)
+
+
+def test_the_central_square_mixes_only_the_pixels_it_covers():
+    picture = scene(40, 60)
+    assert torch.equal(centre_square(picture, 40), picture[..., 10:50])
+    torch.testing.assert_close(centre_square(picture, 20), torch.nn.functional.avg_pool2d(picture[..., 10:50], 2))
+    mask = torch.ones(1, 1, 40, 60)
+    mask[..., 21, 31] = 0
+    assert (centre_square(mask, 20) < 1).nonzero()[:, 2:].tolist() == [[10, 10]]

@@ -1,0 +1,82 @@
+"""The guided reverse chain that every ancestral method shares: from a noise level to a clean latent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .guidance import CORRECTIONS, GuidanceConfig
+from .noise import NoiseStreams
+from .observation import Observation
+from .prior import CountedPrior, Evaluations
+from .progress import Callback, Progress
+from .schedule import CLEAN, NoiseSchedule, reverse_mean
+
+START_RATIO, END_RATIO = 150.0, 0.05
+"""Noise-to-signal ratios sigma / (alpha data_std) between which chains run, where the schedule reaches them."""
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """Samples of a restoration.
+
+    Attributes:
+        latents: ``[n, *latent_shape]``.
+        images: ``[n, channels, height, width]``, about [-1, 1], as decoded: neither clamped nor composited.
+        evaluations: what the networks were asked for, in rows.
+    """
+
+    latents: Tensor
+    images: Tensor
+    evaluations: Evaluations
+
+
+def end_time(schedule: NoiseSchedule, data_std: float) -> float:
+    """Where a chain takes its last step: noise hardly matters below."""
+    return schedule.time_at_ratio(END_RATIO * data_std)
+
+
+def start_time(schedule: NoiseSchedule, data_std: float) -> float:
+    """Where a chain from pure noise begins: as noisy as the schedule allows, short of alpha = 0."""
+    return schedule.time_at_ratio(START_RATIO * data_std)
+
+
+def time_grid(schedule: NoiseSchedule, start: float, end: float, steps: int) -> list[float]:
+    """``steps`` times from ``start`` down to ``end``, even in log-SNR."""
+    values = torch.linspace(schedule.log_snr(start), schedule.log_snr(end), steps, dtype=torch.float64)
+    return [start, *(schedule.time_at_log_snr(v) for v in values.tolist()[1:])]
+
+
+def guided_chain(
+    prior: CountedPrior,
+    observation: Observation,
+    z: Tensor,
+    times: list[float],
+    guidance: str,
+    config: GuidanceConfig,
+    streams: NoiseStreams,
+    eta: float = 1.0,
+    callback: Callback | None = None,
+    stage: str = "sample",
+) -> Tensor:
+    """Run the reverse chain from ``z`` at ``times[0]`` to a clean latent, correcting every prediction.
+
+    Args:
+        z: ``[batch, *latent_shape]`` at time ``times[0]``.
+        times: decreasing; the last is followed by the step to the clean latent.
+        guidance: a name in :data:`vipaint_ops.guidance.CORRECTIONS`.
+
+    Returns:
+        Clean latents, ``[batch, *latent_shape]``.
+    """
+    levels = [prior.schedule.level(t) for t in times] + [CLEAN]
+    for i, t in enumerate(times):
+        guided = CORRECTIONS[guidance](prior, observation, z, t, levels[i + 1], streams, config)
+        mean, variance = reverse_mean(z, guided.z0, levels[i + 1], levels[i], eta)
+        z = mean + math.sqrt(variance) * streams.normal(z) if variance > 0 else mean
+        if callback is not None:
+            callback(Progress(stage, i + 1, len(times)))
+    return z

@@ -1,0 +1,54 @@
+"""Running a sampler over many samples in memory-sized batches, every sample on its own random stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .ancestral import SampleResult
+from .errors import InputError
+from .noise import NoiseStreams
+from .observation import Observation
+from .prior import CountedPrior, DiffusionPrior
+from .progress import Callback, Progress
+
+Chain = Callable[[CountedPrior, Observation, NoiseStreams, Callback], Tensor]
+"""Draws one clean latent a stream: ``[streams.rows, *latent_shape]``."""
+
+
+def sample_in_batches(
+    prior: DiffusionPrior,
+    observation: Observation,
+    chain: Chain,
+    num_samples: int,
+    batch_size: int,
+    *,
+    generator: torch.Generator,
+    first: int = 0,
+    callback: Callback | None = None,
+) -> SampleResult:
+    """Run ``chain`` for samples ``first`` to ``first + num_samples - 1`` and decode what it returns.
+
+    Raises:
+        InputError: fewer than one sample, or a batch of none, is asked for.
+    """
+    if num_samples < 1 or batch_size < 1:
+        raise InputError(f"num_samples is {num_samples} and batch_size {batch_size}; both must be at least 1")
+    counted = CountedPrior(prior)
+    observation = observation.to(prior.device, prior.dtype)
+    seed = NoiseStreams.seed_from(generator)
+    batches = [range(i, min(i + batch_size, first + num_samples)) for i in range(first, first + num_samples, batch_size)]
+    latents, images = [], []
+    for number, rows in enumerate(batches):
+
+        def report(progress: Progress, number: int = number) -> None:
+            if callback is not None:
+                done, total = number * progress.total + progress.step, len(batches) * progress.total
+                callback(Progress(progress.stage, done, total, progress.terms))
+
+        latents.append(chain(counted, observation, NoiseStreams(seed, rows), report))
+        with torch.no_grad():
+            images.append(counted.decode(latents[-1]))
+    return SampleResult(torch.cat(latents), torch.cat(images), counted.evaluations)

@@ -1,0 +1,193 @@
+"""Corrections of the denoiser's prediction by an observation: DPS, pseudo-inverse and Kalman.
+
+All three share one signature, ``correct(prior, observation, z, t, s, streams, config) -> Guided``. They
+differ in what they take for the covariance of z_0 given z_t, C = (sigma_t^2 / alpha_t) d zh / d z_t
+(Tweedie's second moment), seen through the decoder D and the operator A, J = A dD:
+
+    E[z_0 | z_t, y] = zh + C J^T S^-1 (y - A D(zh)),    S = J C J^T + sigma_y^2.
+
+Products with C J^T are one vector-Jacobian product through denoiser and decoder; products with J are
+a finite difference of the decoder, because hosts and fused kernels seldom differentiate forwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .noise import NoiseStreams
+from .observation import Observation
+from .prior import CountedPrior
+from .schedule import Level, posterior
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """Settings of the corrections; each reads its own.
+
+    Attributes:
+        dps_scale: DPS step size zeta (published: 0.3 to 1 at 1000 steps).
+        solver_iterations: conjugate-gradient iterations for S, Kalman only.
+        spread_iterations: Lanczos iterations for a draw from N(0, C), Kalman only; 0 adds no spread.
+    """
+
+    dps_scale: float = 1.0
+    solver_iterations: int = 8
+    spread_iterations: int = 4
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A corrected prediction: ``z0`` is a mean or, with spread, a draw from the law of z_0 given z_t and y."""
+
+    prediction: Tensor
+    z0: Tensor
+
+
+Correction = Callable[[CountedPrior, Observation, Tensor, float, Level, NoiseStreams, GuidanceConfig], Guided]
+
+
+def clean_variance(level: Level, data_std: float) -> float:
+    """Variance of z_0 given z_t for independent N(0, data_std^2) latents (PiGDM, eq. 7 and appendix)."""
+    return (data_std * level.sigma) ** 2 / ((data_std * level.alpha) ** 2 + level.sigma**2)
+
+
+def decoder_gain(prior: CountedPrior, z0: Tensor, std: float, streams: NoiseStreams) -> Tensor:
+    """Variance of the picture for unit variance of the latent around ``z0``; ``[batch]``, 1 for an identity."""
+    with torch.no_grad():
+        noise = std * streams.normal(z0)
+        moved = prior.decode(z0 + noise) - prior.decode(z0)
+    return _mean(moved**2) / _mean(noise**2)
+
+
+def dps(prior, observation, z, t, s, streams, config) -> Guided:
+    """DPS (eq. 16 and algorithm 1): a step of ``dps_scale`` down the gradient of the residual's norm.
+
+    The norm is of each sample, never of the batch, so a step does not depend on the batch it is in.
+    """
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        z0 = prior.denoise(z, t)
+        norm = observation.residual(prior.decode(z0)).flatten(1).norm(dim=1)
+        (gradient,) = torch.autograd.grad(norm.sum(), z)
+    step = config.dps_scale / posterior(s, prior.schedule.level(t)).on_z0
+    return Guided(z0.detach(), z0.detach() - step * gradient)
+
+
+def pseudo_inverse(prior, observation, z, t, s, streams, config) -> Guided:
+    """PiGDM (eq. 6-8): S taken as r^2 A A^T + sigma_y^2 with one variance r^2 for every latent."""
+    model = _Linearised(prior, observation, z, t, streams)
+    return Guided(model.z0, model.z0 + model.gain_times(model.residual / model.diagonal))
+
+
+def kalman(prior, observation, z, t, s, streams, config) -> Guided:
+    """The Kalman update with Tweedie's covariance, and a draw from what it leaves uncertain.
+
+    S is inverted by conjugate gradients, preconditioned by PiGDM's diagonal. The spread follows
+    Matheron's rule: with e ~ N(0, C) and n ~ N(0, sigma_y^2), the same solve applied to
+    y - A D(zh) - J e - n gives zh + e + C J^T S^-1 (...) ~ N(E[z_0 | z_t, y], Cov[z_0 | z_t, y]),
+    which is the exact law for a Gaussian prior (TMPD, Boys et al. 2023, gives the mean).
+    """
+    model = _Linearised(prior, observation, z, t, streams)
+    residual, z0 = model.residual, model.z0
+    if config.spread_iterations > 0:
+        spread = model.draw(streams.normal(z0), config.spread_iterations)
+        noise = observation.noise_std * streams.normal(residual)
+        residual = residual - model.forward(spread) - torch.where(observation.observed, noise, 0.0)
+        z0 = z0 + spread
+    return Guided(model.z0, z0 + model.solve(residual, config.solver_iterations))
+
+
+CORRECTIONS: dict[str, Correction] = {"dps": dps, "pseudo_inverse": pseudo_inverse, "kalman": kalman}
+
+
+class _Linearised:
+    """Denoiser and measurement linearised at z_t: products with C, C J^T, J and S."""
+
+    step = 0.05
+    """Length of the decoder's finite difference, in standard deviations of the latent."""
+
+    def __init__(self, prior, observation, z, t, streams):
+        level = prior.schedule.level(t)
+        self._prior, self._observation = prior, observation
+        self._scale = level.sigma**2 / level.alpha
+        with torch.enable_grad():
+            self._z = z.detach().requires_grad_()
+            self._prediction = prior.denoise(self._z, t)
+            self._residual = observation.residual(prior.decode(self._prediction))
+        self.z0, self.residual = self._prediction.detach(), self._residual.detach()
+        variance = clean_variance(level, prior.data_std)
+        gain = decoder_gain(prior, self.z0, variance**0.5, streams)
+        picture = gain.view(-1, *[1] * (observation.y.ndim - 1)) * variance
+        squared = observation.operator.squared(prior.decode(self.z0).mul(0) + picture)
+        self.diagonal = squared + observation.noise_std**2
+
+    def gain_times(self, u: Tensor) -> Tensor:
+        """C J^T u."""
+        (g,) = torch.autograd.grad(self._residual, self._z, -u, retain_graph=True)
+        return self._scale * g
+
+    def covariance_times(self, v: Tensor) -> Tensor:
+        """C v, with the transposed Jacobian for the Jacobian: C is symmetric for an exact denoiser."""
+        (g,) = torch.autograd.grad(self._prediction, self._z, v, retain_graph=True)
+        return self._scale * g
+
+    def forward(self, v: Tensor) -> Tensor:
+        """J v."""
+        length = self.step * self._prior.data_std / _column(_mean(v**2).sqrt().clamp(min=1e-30), v)
+        with torch.no_grad():
+            moved = self._observation.residual(self._prior.decode(self.z0 + length * v))
+        return (self.residual - moved) / _column(length.flatten(), moved)
+
+    def solve(self, residual: Tensor, iterations: int) -> Tensor:
+        """C J^T S^-1 ``residual`` by preconditioned conjugate gradients from zero."""
+        answer, r = torch.zeros_like(self.z0), residual
+        direction = weighted = r / self.diagonal
+        rho = _dot(r, weighted)
+        for iteration in range(iterations):
+            latent = self.gain_times(direction)
+            image = self.forward(latent) + self._observation.noise_std**2 * direction
+            curvature = _dot(direction, image)
+            length = torch.where(curvature > 0, rho / curvature.clamp(min=1e-30), 0.0)
+            answer = answer + _column(length, latent) * latent
+            if iteration == iterations - 1:
+                break
+            r = r - _column(length, r) * image
+            weighted = r / self.diagonal
+            rho, previous = _dot(r, weighted), rho
+            direction = weighted + _column(rho / previous.clamp(min=1e-30), r) * direction
+        return answer
+
+    def draw(self, noise: Tensor, iterations: int) -> Tensor:
+        """C^(1/2) ``noise`` by Lanczos with full orthogonalisation (Chow & Saad 2014, section 3)."""
+        norm = _dot(noise, noise).sqrt()
+        basis = [noise / _column(norm, noise)]
+        products: list[Tensor] = []
+        for _ in range(iterations):
+            products.append(self.covariance_times(basis[-1]))
+            rest = products[-1]
+            for vector in basis + basis:
+                rest = rest - _column(_dot(rest, vector), vector) * vector
+            basis.append(rest / _column(_dot(rest, rest).sqrt().clamp(min=1e-30), rest))
+        v = torch.stack([b.flatten(1) for b in basis[:-1]], 1)
+        h = v @ torch.stack([p.flatten(1) for p in products], 2)
+        eigenvalues, eigenvectors = torch.linalg.eigh((h + h.mT) / 2)
+        first = eigenvectors[:, 0, :] * eigenvalues.clamp(min=0).sqrt()
+        combined = torch.einsum("bij,bj->bi", eigenvectors, first)
+        return (norm[:, None] * torch.einsum("bid,bi->bd", v, combined)).view_as(noise)
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.flatten(1).mean(1)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).flatten(1).sum(1)
+
+
+def _column(value: Tensor, like: Tensor) -> Tensor:
+    """``[batch]`` shaped to multiply ``like``."""
+    return value.view(-1, *[1] * (like.ndim - 1))

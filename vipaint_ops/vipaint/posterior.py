@@ -1,0 +1,178 @@
+"""The hierarchical variational posterior: its parameters, sampling, saving and loading.
+
+Keypoints t_K = T_e > ... > t_1 = T_s:
+    q(z_K)           = N(alpha_K mu_K, tau_K^2)
+    q(z_i | z_{i+1}) = N(g_i m_p(z_{i+1}) + (1 - g_i) alpha_i mu_i, tau_i^2),   g = sigmoid(gamma),
+with m_p the mean of the prior's own reverse step and mu, tau, gamma of the latent's shape
+(VIPaint, section 4.1, in any schedule).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import InputError
+from ..noise import NoiseStreams
+from ..prior import CountedPrior, DiffusionPrior, Evaluations
+from ..schedule import Level, reverse_mean
+
+FORMAT = "vipaint-posterior-1"
+_TENSORS = ("means", "log_stds", "gates")
+
+
+class Keypoint(NamedTuple):
+    """One level of a walk down the hierarchy: the draw ``z``, the law it came from, and the prior's step."""
+
+    time: float
+    level: Level
+    z: Tensor
+    q_mean: Tensor
+    q_log_std: Tensor
+    parent_prediction: Tensor | None
+    """E[z_0 | z of the keypoint above]; none at the top."""
+    p_mean: Tensor | None
+    p_variance: float
+
+
+class HierarchicalPosterior:
+    """q(z_K) ... q(z_1 | z_2) of one observation.
+
+    Args:
+        times: K decreasing times in (0, 1], T_e first and T_s last.
+        means: mu, ``[K, *latent_shape]``, top first, in units of clean latents.
+        log_stds: ln tau, same shape.
+        gates: gamma, same shape; the first is unused.
+        eta: of the prior's reverse step m_p.
+
+    Attributes:
+        metadata: strings that say what it was fitted to; written into the file.
+        history: a dictionary of loss terms (nats) for every iteration of the fit.
+        evaluations: what the fit cost.
+    """
+
+    def __init__(self, times: tuple[float, ...], means: Tensor, log_stds: Tensor, gates: Tensor, eta: float = 1.0):
+        self.times, self.eta = tuple(times), eta
+        self.means, self.log_stds, self.gates = means, log_stds, gates
+        self.metadata: dict[str, str] = {}
+        self.history: list[dict[str, float]] = []
+        self.evaluations = Evaluations()
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent, without batch."""
+        return tuple(self.means.shape[1:])
+
+    def walk(self, prior: CountedPrior, count: int, streams: NoiseStreams) -> Iterator[Keypoint]:
+        """Draw ``count`` latents at every keypoint, top first; differentiable in the parameters."""
+        level = prior.schedule.level(self.times[0])
+        mean = (level.alpha * self.means[0]).expand(count, *self.latent_shape)
+        z = mean + self.log_stds[0].exp() * streams.normal(mean)
+        yield Keypoint(self.times[0], level, z, mean, self.log_stds[0], None, None, 0.0)
+        for k in range(1, len(self.times)):
+            above, level = level, prior.schedule.level(self.times[k])
+            prediction = prior.denoise(z, self.times[k - 1])
+            p_mean, p_variance = reverse_mean(z, prediction, level, above, self.eta)
+            gate = self.gates[k].sigmoid()
+            mean = gate * p_mean + (1 - gate) * level.alpha * self.means[k]
+            z = mean + self.log_stds[k].exp() * streams.normal(mean)
+            yield Keypoint(self.times[k], level, z, mean, self.log_stds[k], prediction, p_mean, p_variance)
+
+    def sample(self, prior: CountedPrior, count: int, streams: NoiseStreams) -> Tensor:
+        """Draws of z at T_s, ``[count, *latent_shape]``."""
+        with torch.no_grad():
+            *_, last = self.walk(prior, count, streams)
+        return last.z
+
+    def check(self, prior: DiffusionPrior) -> None:
+        """Refuse a prior that this posterior was not fitted with.
+
+        Raises:
+            InputError: the latent shape, the noise schedule or the model differ.
+        """
+        found = describe(prior)
+        for key, remedy in (
+            ("latent_shape", "use a picture of the size it was fitted to"),
+            ("schedule", "load the model it was fitted with"),
+            ("prior", "load the model it was fitted with"),
+        ):
+            if self.metadata.get(key) != found[key]:
+                raise InputError(
+                    f"the posterior was fitted for {key} {self.metadata.get(key)!r}, here it is {found[key]!r}: "
+                    f"{remedy}, or fit again"
+                )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> HierarchicalPosterior:
+        """A copy with its tensors on ``device`` in ``dtype``; history and metadata are shared."""
+        copy = HierarchicalPosterior(self.times, *(getattr(self, n).to(device, dtype) for n in _TENSORS), eta=self.eta)
+        copy.metadata, copy.history, copy.evaluations = self.metadata, self.history, self.evaluations
+        return copy
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file whose metadata can be read without loading it."""
+        header = dict(self.metadata, format=FORMAT, times=json.dumps(self.times), eta=json.dumps(self.eta))
+        header |= {"history": json.dumps(self.history), "evaluations": json.dumps(vars(self.evaluations))}
+        save_file({name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}, str(path), header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> HierarchicalPosterior:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            InputError: the file is missing, damaged, or not a posterior.
+        """
+        try:
+            with safe_open(str(path), "pt") as file:
+                header = dict(file.metadata() or {})
+                if header.pop("format", None) != FORMAT:
+                    raise InputError(f"{path} is not a VIPaint posterior (its format is not {FORMAT!r})")
+                tensors = [file.get_tensor(name) for name in _TENSORS]
+            times, eta = tuple(json.loads(header.pop("times"))), float(json.loads(header.pop("eta")))
+            history, evaluations = json.loads(header.pop("history")), json.loads(header.pop("evaluations"))
+            posterior = cls(times, *tensors, eta=eta)
+            posterior.evaluations = Evaluations(**evaluations)
+        except FileNotFoundError as error:
+            raise InputError(f"posterior file {path} does not exist") from error
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} is not a readable posterior file ({error}): fit and save it again") from error
+        posterior._check_tensors(path)
+        posterior.metadata, posterior.history = header, history
+        return posterior
+
+    def _check_tensors(self, path: str | Path) -> None:
+        shapes = {tuple(getattr(self, name).shape) for name in _TENSORS}
+        finite = all(getattr(self, name).isfinite().all() for name in _TENSORS)
+        if len(shapes) != 1 or len(self.means) != len(self.times) or not finite:
+            raise InputError(f"{path} is damaged: its tensors disagree in shape or are not finite; fit it again")
+        check_times(self.times)
+
+
+def check_times(times: tuple[float, ...]) -> None:
+    """Refuse keypoints that are not decreasing times in (0, 1].
+
+    Raises:
+        InputError: as said.
+    """
+    inside = all(isinstance(t, (int, float)) and 0 < t <= 1 for t in times)
+    if not times or not inside or any(a <= b for a, b in zip(times, times[1:], strict=False)):
+        raise InputError(
+            f"keypoints are {list(times)}; give one or more times in (0, 1], decreasing from T_e to T_s, such as 0.55,0.4"
+        )
+
+
+def describe(prior: DiffusionPrior) -> dict[str, str]:
+    """What a posterior remembers of the prior it was fitted with."""
+    return {
+        "latent_shape": json.dumps(list(prior.latent_shape)),
+        "schedule": prior.schedule.description,
+        "prior": prior.identity,
+    }

@@ -1,0 +1,67 @@
+"""Where a fit begins: keypoints chosen by noise level, parameters from a short guided run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..ancestral import guided_chain, start_time, time_grid
+from ..guidance import GuidanceConfig
+from ..noise import NoiseStreams
+from ..observation import Observation
+from ..prior import CountedPrior
+from ..schedule import Level, NoiseSchedule, reverse_mean, transition
+from .posterior import HierarchicalPosterior
+
+GATE_RANGE = (0.05, 0.95)
+
+
+def keypoint_times(schedule: NoiseSchedule, data_std: float, ratios: tuple[float, ...]) -> tuple[float, ...]:
+    """The times at which sigma / (alpha data_std) takes the given values: noise levels, not step numbers."""
+    return tuple(schedule.time_at_ratio(r * data_std) for r in ratios)
+
+
+def guided_draws(
+    prior: CountedPrior, observation: Observation, end: float, chains: int, steps: int, streams: NoiseStreams
+) -> Tensor:
+    """Rough draws of z_0 given y, ``[chains, *latent_shape]``: Kalman guidance in few steps down to ``end``."""
+    start = start_time(prior.schedule, prior.data_std)
+    z = prior.schedule.sigma(start) * streams.normal(prior.zeros(chains))
+    times = time_grid(prior.schedule, start, end, steps)
+    return guided_chain(prior, observation, z, times, "kalman", GuidanceConfig(), streams)
+
+
+def matched_posterior(
+    prior: CountedPrior, times: tuple[float, ...], draws: Tensor, eta: float, streams: NoiseStreams
+) -> HierarchicalPosterior:
+    """The hierarchy whose moments match those of ``draws`` of z_0, elementwise.
+
+    With mean m and variance v of the draws, Var(z_t) = alpha_t^2 v + sigma_t^2, and z_s regresses on z_t
+    with slope a Var(z_s) / Var(z_t). The gate is that slope over the prior's own, where v is the
+    variance of all latents; mu_i is what the mean still lacks after the gate.
+    """
+    mean, variance = draws.mean(0), draws.var(0)
+    prior_variance = prior.data_std**2
+    shape = (len(times), *mean.shape)
+    means, log_stds, gates = (torch.zeros(shape, dtype=mean.dtype, device=mean.device) for _ in range(3))
+    level = prior.schedule.level(times[0])
+    means[0], log_stds[0] = mean, 0.5 * _marginal(level, variance).log()
+    posterior = HierarchicalPosterior(times, means, log_stds, gates, eta)
+    z = level.alpha * draws + level.sigma * streams.normal(draws)
+    for k in range(1, len(times)):
+        above, level = level, prior.schedule.level(times[k])
+        a, _ = transition(level, above)
+        slope = a * _marginal(level, variance) / _marginal(above, variance)
+        prior_slope = a * _marginal(level, prior_variance) / _marginal(above, prior_variance)
+        gate = (slope / prior_slope).clamp(*GATE_RANGE)
+        with torch.no_grad():
+            p_mean, _ = reverse_mean(z, prior.denoise(z, times[k - 1]), level, above, eta)
+        means[k] = (level.alpha * mean - gate * p_mean.mean(0)) / ((1 - gate) * level.alpha)
+        log_stds[k] = 0.5 * (_marginal(level, variance) - slope**2 * _marginal(above, variance)).log()
+        gates[k] = gate.logit()
+        z = level.alpha * draws + level.sigma * streams.normal(draws)
+    return posterior
+
+
+def _marginal(level: Level, variance):
+    return level.alpha**2 * variance + level.sigma**2
