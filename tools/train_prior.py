@@ -4,8 +4,8 @@
     python -m tools.train_prior denoiser    --minutes 50 --work build/prior
     python -m tools.train_prior export      --work build/prior --out vipaint_ops/assets/embedded_prior.safetensors
 
-Each stage writes a checkpoint every few minutes and resumes nothing: the recipe is a function of the
-seed and of the time it is given (learning rates follow a cosine in elapsed time).
+Each stage writes a checkpoint every few minutes; learning rates follow a cosine in elapsed time. With --resume the
+denoiser starts from the average saved last, with a fresh optimiser.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def validation_loss(model: UNet2DModel, latents: Tensor, schedule: NoiseSchedule
     return [quarter.mean().item() for quarter in error.chunk(4)]
 
 
-def train_denoiser(work: Path, minutes: float, seed: int = 0, batch: int = 32) -> None:
+def train_denoiser(work: Path, minutes: float, resume: bool = False, seed: int = 0, batch: int = 32) -> None:
     """v-prediction with stratified times, bfloat16 autocast, exponential average of the weights."""
     torch.manual_seed(seed)
     schedule = NoiseSchedule.scaled_linear(**BETAS)
@@ -178,6 +178,8 @@ def train_denoiser(work: Path, minutes: float, seed: int = 0, batch: int = 32) -
     held_out = encode_scenes(autoencoder, 256, HELD_OUT_SEED)
     print(f"latents {tuple(latents.shape)} std {latents.std(dim=(0, 2, 3)).tolist()}", flush=True)
     model = UNet2DModel(**DENOISER)
+    if resume:
+        model.load_state_dict(load_file(work / "denoiser.safetensors"))
     average = Average(model, 0.9995)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
     clock, step = Clock(minutes, hold=0.3), 0
@@ -223,15 +225,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=("autoencoder", "denoiser", "export"))
     parser.add_argument("--minutes", type=float, default=40.0)
+    parser.add_argument("--resume", action="store_true", help="start the denoiser from the one saved last")
     parser.add_argument("--work", type=Path, default=Path("build/prior"))
     parser.add_argument("--out", type=Path, default=Path("vipaint_ops/assets/embedded_prior.safetensors"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.stage == "export":
         export(arguments.work, arguments.out)
+    elif arguments.stage == "autoencoder":
+        train_autoencoder(arguments.work, arguments.minutes)
     else:
-        train = {"autoencoder": train_autoencoder, "denoiser": train_denoiser}[arguments.stage]
-        train(arguments.work, arguments.minutes)
+        train_denoiser(arguments.work, arguments.minutes, arguments.resume)
 
 
 if __name__ == "__main__":

@@ -38,28 +38,39 @@ class GaussianMixturePrior:
         self.device, self.dtype = means.device, means.dtype
         self.identity = f"gaussian mixture {len(means)} x {self.latent_shape}"
         self._flat_means = means.flatten(1)
-        self._eigenvalues, self._eigenvectors = torch.linalg.eigh(covariances)
+        # G bases: one for every component, or one for all where they share a covariance.
+        shared = bool((covariances == covariances[:1]).all())
+        bases = (covariances[:1] if shared else covariances).double()
+        self._eigenvalues, self._eigenvectors = torch.linalg.eigh(bases)
+        by_basis = self._flat_means.double().view(len(bases), -1, size)
+        self._rotated_means = by_basis @ self._eigenvectors
         if (self._eigenvalues <= 0).any():
             raise InputError("covariances must be positive definite")
         self.data_std = self.moments()[1].diagonal().mean().sqrt().item()
 
-    def _components(self, z: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Log of w_k N(z; alpha m_k, alpha^2 S_k + sigma^2), ``[batch, K]``, and E[z_0 | z, k], ``[batch, K, D]``.
+    def _components(self, z: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log of w_k N(z; alpha m_k, alpha^2 S_k + sigma^2), ``[batch, G, K / G]``, z in each basis, and the variances.
 
-        ``alpha`` and ``sigma`` are ``[batch, 1, 1]``.
+        ``alpha`` and ``sigma`` are ``[batch, 1, 1]``. The square is multiplied out, which spares ``[batch, K, D]``
+        numbers where components share a covariance, and costs digits: hence in float64.
         """
-        centred = z.flatten(1)[:, None] - alpha * self._flat_means
-        rotated = torch.einsum("bkd,kde->bke", centred, self._eigenvectors)
+        z = torch.einsum("bd,gde->bge", z.flatten(1).double(), self._eigenvectors)
         variance = alpha**2 * self._eigenvalues + sigma**2
-        log_density = -0.5 * (rotated**2 / variance + (2 * math.pi * variance).log()).sum(-1)
-        shift = torch.einsum("bke,kde->bkd", alpha * self._eigenvalues / variance * rotated, self._eigenvectors)
-        return self.weights.log() + log_density, self._flat_means + shift
+        apart = (z**2 / variance + (2 * math.pi * variance).log()).sum(-1, keepdim=True)
+        cross = torch.einsum("bge,gme->bgm", z / variance, self._rotated_means)
+        own = torch.einsum("bge,gme->bgm", 1 / variance, self._rotated_means**2)
+        log_weights = self.weights.double().log().view(len(self._eigenvectors), -1)
+        return log_weights - 0.5 * apart + alpha * cross - 0.5 * alpha**2 * own, z, variance
 
     def denoise(self, z: Tensor, t: Tensor) -> Tensor:
         """E[z_0 | z_t = z], exact."""
-        alpha, sigma = self.schedule.alpha(t)[:, None, None], self.schedule.sigma(t)[:, None, None]
-        log_weights, means = self._components(z, alpha, sigma)
-        return torch.einsum("bk,bkd->bd", log_weights.softmax(1), means).unflatten(1, self.latent_shape)
+        alpha, sigma = (f(t).double()[:, None, None] for f in (self.schedule.alpha, self.schedule.sigma))
+        log_weights, rotated, variance = self._components(z, alpha, sigma)
+        weights = log_weights.flatten(1).softmax(1).view_as(log_weights)
+        mean = torch.einsum("bgm,gme->bge", weights, self._rotated_means)
+        gain = alpha * self._eigenvalues / variance
+        predicted = mean + gain * (weights.sum(-1, keepdim=True) * rotated - alpha * mean)
+        return torch.einsum("bge,gde->bd", predicted, self._eigenvectors).to(z.dtype).unflatten(1, self.latent_shape)
 
     def decode(self, z0: Tensor) -> Tensor:
         return z0
@@ -70,15 +81,16 @@ class GaussianMixturePrior:
     def log_prob(self, z: Tensor, t: float | None = None) -> Tensor:
         """ln p(z_t) in nats, ``[batch]``; without ``t``, of the clean law."""
         alpha, sigma = (1.0, 0.0) if t is None else self.schedule.level(t)
-        one = z.new_ones(len(z), 1, 1)
-        return self._components(z, alpha * one, sigma * one)[0].logsumexp(1)
+        one = torch.ones(len(z), 1, 1, dtype=torch.float64, device=z.device)
+        return self._components(z, alpha * one, sigma * one)[0].flatten(1).logsumexp(1).to(z.dtype)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Exact samples, ``[count, *latent_shape]``."""
         component = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         noise = torch.randn(count, self._flat_means.shape[1], generator=generator, dtype=self.dtype)
-        scaled = self._eigenvalues[component].sqrt() * noise
-        out = self._flat_means[component] + torch.einsum("be,bde->bd", scaled, self._eigenvectors[component])
+        basis = self._eigenvectors * self._eigenvalues.sqrt()[:, None]
+        square_root = basis.expand(len(self.means), -1, -1).to(self.dtype)
+        out = self._flat_means[component] + torch.einsum("be,bde->bd", noise, square_root[component])
         return out.unflatten(1, self.latent_shape)
 
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -107,7 +119,10 @@ class GaussianMixturePrior:
         log_evidence = -0.5 * (whitened**2).sum(1) - log_det - 0.5 * len(y) * math.log(2 * math.pi)
         log_weights = self.weights.log() + log_evidence
         posterior = GaussianMixturePrior(
-            log_weights.softmax(0), means.unflatten(1, self.latent_shape), (covariances + covariances.mT) / 2, self.schedule
+            log_weights.softmax(0),
+            means.unflatten(1, self.latent_shape),
+            (covariances + covariances.mT) / 2,
+            self.schedule,
         )
         posterior.log_evidence = log_weights.logsumexp(0).item()
         return posterior

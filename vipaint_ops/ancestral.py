@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .errors import InputError
 from .guidance import CORRECTIONS, GuidanceConfig
 from .noise import NoiseStreams
 from .observation import Observation
@@ -45,9 +46,31 @@ def start_time(schedule: NoiseSchedule, data_std: float) -> float:
 
 
 def time_grid(schedule: NoiseSchedule, start: float, end: float, steps: int) -> list[float]:
-    """``steps`` times from ``start`` down to ``end``, even in log-SNR."""
+    """``steps`` times from ``start`` down to ``end``, even in log-SNR; ``start`` alone where it lies below ``end``.
+
+    Raises:
+        InputError: ``steps`` is less than 1.
+    """
+    _check_steps(steps)
+    if start <= end:
+        return [start]
     values = torch.linspace(schedule.log_snr(start), schedule.log_snr(end), steps, dtype=torch.float64)
     return [start, *(schedule.time_at_log_snr(v) for v in values.tolist()[1:])]
+
+
+def even_times(start: float, steps: int) -> list[float]:
+    """``steps`` times from ``start`` down, even in time; the step after the last one would be 0.
+
+    Raises:
+        InputError: ``steps`` is less than 1.
+    """
+    _check_steps(steps)
+    return torch.linspace(start, 0.0, steps + 1, dtype=torch.float64).tolist()[:-1]
+
+
+def _check_steps(steps: int) -> None:
+    if steps < 1:
+        raise InputError(f"steps is {steps}; it must be at least 1")
 
 
 def guided_chain(

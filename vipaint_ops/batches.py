@@ -39,7 +39,8 @@ def sample_in_batches(
     counted = CountedPrior(prior)
     observation = observation.to(prior.device, prior.dtype)
     seed = NoiseStreams.seed_from(generator)
-    batches = [range(i, min(i + batch_size, first + num_samples)) for i in range(first, first + num_samples, batch_size)]
+    end = first + num_samples
+    batches = [range(i, min(i + batch_size, end)) for i in range(first, end, batch_size)]
     latents, images = [], []
     for number, rows in enumerate(batches):
 

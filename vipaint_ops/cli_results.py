@@ -104,8 +104,7 @@ def _save_plots(
     with torch.no_grad():
         decoded = [prior.decode(mean[None].to(prior.device, prior.dtype)) for mean in posterior.means]
     means = [
-        (f"t = {t:.3f}", crop_to(image.float().cpu(), *size))
-        for t, image in zip(posterior.times, decoded, strict=True)
+        (f"t = {t:.3f}", crop_to(image.float().cpu(), *size)) for t, image in zip(posterior.times, decoded, strict=True)
     ]
     pictures = {
         "sheet": plots.contact_sheet(items, columns=math.ceil(len(items) ** 0.5)),

@@ -30,7 +30,7 @@ class GuidanceConfig:
 
     Attributes:
         dps_scale: DPS step size zeta (published: 0.3 to 1 at 1000 steps).
-        solver_iterations: conjugate-gradient iterations for S, Kalman only.
+        solver_iterations: dimension of the Krylov space in which S is inverted, Kalman only.
         spread_iterations: Lanczos iterations for a draw from N(0, C), Kalman only; 0 adds no spread.
     """
 
@@ -55,12 +55,15 @@ def clean_variance(level: Level, data_std: float) -> float:
     return (data_std * level.sigma) ** 2 / ((data_std * level.alpha) ** 2 + level.sigma**2)
 
 
-def decoder_gain(prior: CountedPrior, z0: Tensor, std: float, streams: NoiseStreams) -> Tensor:
-    """Variance of the picture for unit variance of the latent around ``z0``; ``[batch]``, 1 for an identity."""
+def decoder_gain(prior: CountedPrior, z0: Tensor, picture: Tensor, std: float, streams: NoiseStreams) -> Tensor:
+    """Variance of the picture for unit variance of the latent around ``z0``, shaped to multiply ``picture``.
+
+    ``picture`` is the decoded ``z0``. The gain is one number a sample, 1 for an identity decoder.
+    """
     with torch.no_grad():
         noise = std * streams.normal(z0)
-        moved = prior.decode(z0 + noise) - prior.decode(z0)
-    return _mean(moved**2) / _mean(noise**2)
+        moved = prior.decode(z0 + noise) - picture
+        return _column(_mean(moved**2) / _mean(noise**2), picture)
 
 
 def dps(prior, observation, z, t, s, streams, config) -> Guided:
@@ -86,7 +89,7 @@ def pseudo_inverse(prior, observation, z, t, s, streams, config) -> Guided:
 def kalman(prior, observation, z, t, s, streams, config) -> Guided:
     """The Kalman update with Tweedie's covariance, and a draw from what it leaves uncertain.
 
-    S is inverted by conjugate gradients, preconditioned by PiGDM's diagonal. The spread follows
+    S is inverted in a small Krylov space. The spread follows
     Matheron's rule: with e ~ N(0, C) and n ~ N(0, sigma_y^2), the same solve applied to
     y - A D(zh) - J e - n gives zh + e + C J^T S^-1 (...) ~ N(E[z_0 | z_t, y], Cov[z_0 | z_t, y]),
     which is the exact law for a Gaussian prior (TMPD, Boys et al. 2023, gives the mean).
@@ -117,13 +120,12 @@ class _Linearised:
         with torch.enable_grad():
             self._z = z.detach().requires_grad_()
             self._prediction = prior.denoise(self._z, t)
-            self._residual = observation.residual(prior.decode(self._prediction))
+            picture = prior.decode(self._prediction)
+            self._residual = observation.residual(picture)
         self.z0, self.residual = self._prediction.detach(), self._residual.detach()
         variance = clean_variance(level, prior.data_std)
-        gain = decoder_gain(prior, self.z0, variance**0.5, streams)
-        picture = gain.view(-1, *[1] * (observation.y.ndim - 1)) * variance
-        squared = observation.operator.squared(prior.decode(self.z0).mul(0) + picture)
-        self.diagonal = squared + observation.noise_std**2
+        gain = decoder_gain(prior, self.z0, picture, variance**0.5, streams)
+        self.diagonal = observation.operator.squared((variance * gain).expand_as(picture)) + observation.noise_std**2
 
     def gain_times(self, u: Tensor) -> Tensor:
         """C J^T u."""
@@ -143,26 +145,39 @@ class _Linearised:
         return (self.residual - moved) / _column(length.flatten(), moved)
 
     def solve(self, residual: Tensor, iterations: int) -> Tensor:
-        """C J^T S^-1 ``residual`` by preconditioned conjugate gradients from zero."""
-        answer, r = torch.zeros_like(self.z0), residual
-        direction = weighted = r / self.diagonal
-        rho = _dot(r, weighted)
-        for iteration in range(iterations):
-            latent = self.gain_times(direction)
-            image = self.forward(latent) + self._observation.noise_std**2 * direction
-            curvature = _dot(direction, image)
-            length = torch.where(curvature > 0, rho / curvature.clamp(min=1e-30), 0.0)
-            answer = answer + _column(length, latent) * latent
-            if iteration == iterations - 1:
-                break
-            r = r - _column(length, r) * image
-            weighted = r / self.diagonal
-            rho, previous = _dot(r, weighted), rho
-            direction = weighted + _column(rho / previous.clamp(min=1e-30), r) * direction
-        return answer
+        """The most likely move of z_0 that explains ``residual``: C J^T S^-1 ``residual`` in a Krylov space of S.
+
+        On moves delta = C J^T P c, spanned by an orthonormal basis P of the space, the energy delta^T C^-1 delta is
+        c^T (P^T J C J^T P) c: no inverse of C is needed, and |residual - J delta|^2 / sigma_y^2 + energy is a small
+        least-squares problem. Unlike conjugate gradients it never makes the residual worse, whatever the asymmetry
+        of a network's Jacobian; where the energy comes out negative it is taken as zero.
+        """
+        noise_variance = self._observation.noise_std**2
+        basis, moves, images = [], [], []
+        vector = residual
+        for _ in range(iterations):
+            for other in basis + basis:
+                vector = vector - _column(_dot(vector, other), vector) * other
+            basis.append(vector / _column(_dot(vector, vector).sqrt().clamp(min=1e-30), vector))
+            moves.append(self.gain_times(basis[-1]))
+            images.append(self.forward(moves[-1]))
+            vector = images[-1] + noise_variance * basis[-1]
+        f = _rows(images).double()
+        energy = _rows(basis).double() @ f.mT
+        eigenvalues, eigenvectors = torch.linalg.eigh((energy + energy.mT) / 2)
+        energy = (eigenvectors * eigenvalues.clamp(min=0)[:, None, :]) @ eigenvectors.mT
+        normal = f @ f.mT + noise_variance * energy
+        ridge = 1e-10 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-30
+        normal = normal + torch.diag_embed(ridge[:, None].expand(-1, iterations))
+        weights = torch.linalg.solve(normal, f @ residual.flatten(1).double()[..., None])
+        return (weights.mT @ _rows(moves).double()).to(residual.dtype).view_as(self.z0)
 
     def draw(self, noise: Tensor, iterations: int) -> Tensor:
-        """C^(1/2) ``noise`` by Lanczos with full orthogonalisation (Chow & Saad 2014, section 3)."""
+        """C^(1/2) ``noise`` by Lanczos with full orthogonalisation (Chow & Saad 2014, section 3).
+
+        Where the Krylov space ends early, what rounding leaves of the next vector is dropped.
+        """
+        rounding = 1e3 * torch.finfo(noise.dtype).eps
         norm = _dot(noise, noise).sqrt()
         basis = [noise / _column(norm, noise)]
         products: list[Tensor] = []
@@ -171,7 +186,9 @@ class _Linearised:
             rest = products[-1]
             for vector in basis + basis:
                 rest = rest - _column(_dot(rest, vector), vector) * vector
-            basis.append(rest / _column(_dot(rest, rest).sqrt().clamp(min=1e-30), rest))
+            left, whole = _dot(rest, rest).sqrt(), _dot(products[-1], products[-1]).sqrt()
+            inverse = torch.where(left > rounding * whole, 1 / left, 0.0)
+            basis.append(_column(inverse, rest) * rest)
         v = torch.stack([b.flatten(1) for b in basis[:-1]], 1)
         h = v @ torch.stack([p.flatten(1) for p in products], 2)
         eigenvalues, eigenvectors = torch.linalg.eigh((h + h.mT) / 2)
@@ -182,6 +199,11 @@ class _Linearised:
 
 def _mean(x: Tensor) -> Tensor:
     return x.flatten(1).mean(1)
+
+
+def _rows(vectors: list[Tensor]) -> Tensor:
+    """Vectors of a batch as the rows of ``[batch, count, size]``."""
+    return torch.stack([v.flatten(1) for v in vectors], 1)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

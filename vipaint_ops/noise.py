@@ -12,10 +12,9 @@ class NoiseStreams:
     """One random stream a row, drawn on the CPU so that a seed means the same on every device."""
 
     def __init__(self, seed: int, rows: Sequence[int]):
-        # Weyl steps keep the streams of neighbouring rows and seeds apart.
-        self._generators = [
-            torch.Generator().manual_seed((seed + 0x9E3779B97F4A7C15 * (row + 1)) % 2**63) for row in rows
-        ]
+        start = _scramble(seed)
+        # torch's CPU generator reads the low 32 bits of a seed and no more, so they must depend on all of it.
+        self._generators = [torch.Generator().manual_seed(_scramble(start + row) % 2**32) for row in rows]
 
     @property
     def rows(self) -> int:
@@ -36,3 +35,11 @@ class NoiseStreams:
         """Independent random signs, for trace and diagonal estimates."""
         rows = [torch.randint(2, like.shape[1:], generator=g) for g in self._generators]
         return (2 * torch.stack(rows) - 1).to(like.device, like.dtype)
+
+
+def _scramble(value: int) -> int:
+    """SplitMix64 (Steele et al. 2014): 64 bits, each of which depends on all bits of ``value``."""
+    value = (value + 0x9E3779B97F4A7C15) % 2**64
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    value = (value ^ value >> 27) * 0x94D049BB133111EB % 2**64
+    return value ^ value >> 31

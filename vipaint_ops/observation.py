@@ -21,7 +21,8 @@ class Observation:
             what the decoder cannot reproduce too, not the camera's noise alone.
 
     Raises:
-        InputError: ``y`` is not finite or not a batch of one, or the noise level is not positive.
+        InputError: ``y`` is not finite, not a batch of one or not of the operator's shape, or the noise
+            level is not positive.
     """
 
     def __init__(self, y: Tensor, operator: Operator, noise_std: float):
@@ -31,6 +32,13 @@ class Observation:
             raise InputError("y contains NaN or infinite values")
         if not (math.isfinite(noise_std) and noise_std > 0):
             raise InputError(f"noise_std is {noise_std}; it must be positive (0.02 suits a clean 8-bit picture)")
+        try:
+            operator.observed(y)
+        except RuntimeError as error:
+            raise InputError(
+                f"y has shape {tuple(y.shape)}, which the operator cannot have measured ({error}); "
+                f"give a mask of the picture's height and width"
+            ) from error
         self.y, self.operator, self.noise_std = y, operator, float(noise_std)
 
     @property
@@ -50,7 +58,7 @@ class Observation:
         """
         variance = torch.full_like(self.y, self.noise_std**2)
         if picture_variance is not None:
-            variance = variance + self.operator.squared(picture_variance.expand_as(x[:1]))
+            variance = variance + self.operator.squared(picture_variance.expand_as(x))
         terms = -0.5 * (self.residual(x) ** 2 / variance + (2 * math.pi * variance).log())
         return torch.where(self.observed, terms, 0.0).flatten(1).sum(1)
 

@@ -181,7 +181,7 @@ class _RectifiedFlow(NoiseSchedule):
         return 1 - sigma, sigma
 
     def time_at_log_snr(self, value: float) -> float:
-        sigma = 1 / (1 + math.exp(value / 2))
+        sigma = 1 / (1 + math.exp(min(value / 2, 700.0)))
         return sigma / (self._shift - (self._shift - 1) * sigma)
 
     @property

@@ -36,6 +36,14 @@ def test_streams_of_neighbouring_rows_and_seeds_are_uncorrelated():
     assert correlations.abs().max() < 5 / 10_000**0.5
 
 
+def test_all_bits_of_the_seed_count():
+    """torch's CPU generator reads 32 of them, so streams must not be made by adding up seeds and rows."""
+    like = torch.zeros(1, 8)
+    seeds = [seed + offset for seed in (0, 7) for offset in (0, 1, 2**32, 2**40, 2**61, 0x9E3779B97F4A7C15 % 2**62)]
+    draws = {tuple(NoiseStreams(seed, [row]).normal(like)[0].tolist()) for seed in seeds for row in range(50)}
+    assert len(draws) == len(seeds) * 50
+
+
 def test_normal_noise_is_normal():
     draws = NoiseStreams(0, range(4)).normal(torch.zeros(4, 50_000, dtype=torch.float64))
     standard_error = 1 / draws.numel() ** 0.5

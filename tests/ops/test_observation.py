@@ -33,12 +33,12 @@ def test_log_likelihood_of_a_matrix_is_the_normal_density_of_its_product():
     torch.testing.assert_close(observation.log_likelihood(x), expected)
 
 
-@pytest.mark.parametrize("variance_shape", [(1, 2, 4, 6), (1, 1, 1, 1), (4, 6)])
+@pytest.mark.parametrize("variance_shape", [(3, 2, 4, 6), (3, 1, 1, 1), (1, 2, 4, 6), (1, 1, 1, 1), (4, 6)])
 def test_picture_variance_widens_the_density_through_the_operator(variance_shape):
     mask, x = hole() * 0.5, draw(3, 2, 4, 6, seed=1)
     variance = draw(*variance_shape, seed=2).abs()
     observation = Observation(mask * draw(1, 2, 4, 6), operators.Inpainting(mask), 0.3)
-    spread = (0.3**2 + mask**2 * variance.expand(1, 2, 4, 6)).sqrt()
+    spread = (0.3**2 + mask**2 * variance.expand(3, 2, 4, 6)).sqrt()
     density = Normal(mask * x, spread).log_prob(observation.y)[:, :, mask > 0]
     torch.testing.assert_close(observation.log_likelihood(x, variance), density.sum((1, 2)))
 
@@ -96,3 +96,15 @@ def test_moving_keeps_the_observation():
 def test_bad_observations_are_refused(y, noise_std, message):
     with pytest.raises(InputError, match=message):
         Observation(y, operators.Inpainting(hole()), noise_std)
+
+
+@pytest.mark.parametrize("mask_shape", [(4, 5), (3, 4, 6), (1, 1, 6, 4), (5, 1, 4, 6), (1, 1, 1, 4, 6)])
+def test_a_mask_of_another_shape_than_the_picture_is_refused(mask_shape):
+    with pytest.raises(InputError, match=r"y has shape \(1, 1, 4, 6\)"):
+        Observation(torch.zeros(1, 1, 4, 6), operators.Inpainting(torch.ones(mask_shape)), 0.1)
+
+
+@pytest.mark.parametrize("mask_shape", [(4, 6), (1, 4, 6), (3, 4, 6), (1, 1, 4, 6), (1, 6), ()])
+def test_masks_that_broadcast_are_accepted(mask_shape):
+    observation = Observation(torch.zeros(1, 3, 4, 6), operators.Inpainting(torch.ones(mask_shape)), 0.1)
+    assert observation.observed.shape == (1, 3, 4, 6) and observation.observed.all()

@@ -83,6 +83,7 @@ def test_time_at_ratio_has_that_ratio_or_is_an_end(name, ratio):
 def test_time_at_log_snr_is_clamped_to_the_schedule(schedule):
     assert schedule.time_at_log_snr(math.inf) == pytest.approx(0)
     assert schedule.time_at_log_snr(-math.inf) == pytest.approx(1)
+    assert schedule.time_at_log_snr(1e6) == pytest.approx(0)
 
 
 @every_schedule

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from ..ancestral import SampleResult, start_time
+from ..ancestral import SampleResult, even_times, start_time
 from ..batches import sample_in_batches
 from ..errors import InputError
 from ..observation import Observation
@@ -49,14 +49,14 @@ def blended(
         raise InputError("blended sampling replaces known pixels: it needs an Inpainting observation of a picture")
     settings = config or BlendedConfig()
     start = start_time(prior.schedule, prior.data_std)
-    times = torch.linspace(start, 0.0, settings.steps + 1, dtype=torch.float64).tolist()[:-1]
+    times = even_times(start, settings.steps)
     levels = [prior.schedule.level(t) for t in times] + [CLEAN]
 
     def chain(counted, observation, streams, report):
         picture = observation.operator.pinv(observation.y)
         with torch.no_grad():
             known = prior.encode(picture)
-        holes = (observation.operator.mask <= 0).to(picture.dtype).expand(1, 1, *picture.shape[-2:])
+        holes = (~observation.observed).to(picture.dtype).amax(1, keepdim=True)
         keep = 1 - F.adaptive_max_pool2d(holes, known.shape[-2:])
         z = levels[0].sigma * streams.normal(counted.zeros(streams.rows))
         for i, t in enumerate(times):

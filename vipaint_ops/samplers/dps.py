@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..ancestral import SampleResult, guided_chain, start_time
+from ..ancestral import SampleResult, even_times, guided_chain, start_time
 from ..batches import sample_in_batches
 from ..guidance import GuidanceConfig
 from ..observation import Observation
@@ -36,7 +36,7 @@ def dps(
     """DPS (Chung et al. 2023, algorithm 1), the residual's norm taken of each sample, not of the batch."""
     settings = config or DPSConfig()
     start = start_time(prior.schedule, prior.data_std)
-    times = torch.linspace(start, 0.0, settings.steps + 1, dtype=torch.float64).tolist()[:-1]
+    times = even_times(start, settings.steps)
     guidance = GuidanceConfig(dps_scale=settings.scale)
 
     def chain(counted, observation, streams, report):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..noise import NoiseStreams
 from ..observation import Observation
 from ..prior import CountedPrior, DiffusionPrior
 from ..progress import Callback, Progress
 from .objective import BoundTerms, bound_terms, top_kl
 from .posterior import HierarchicalPosterior, check_times, describe
+from .published_v1 import PublishedV1
+from .published_v2 import KEYPOINT_RATIOS, PublishedV2
 from .start import guided_draws, keypoint_times, matched_posterior
 
 
@@ -20,15 +25,21 @@ from .start import guided_draws, keypoint_times, matched_posterior
 class FitConfig:
     """Settings of a fit; the defaults are the best ones measured (docs/results.md).
 
+    :meth:`published_v1` and :meth:`published_v2` are the two published settings (docs/published.md).
+
     Attributes:
         keypoints: times T_e > ... > T_s in (0, 1]; none places them at ``keypoint_ratios``.
         keypoint_ratios: noise-to-signal ratios sigma / (alpha data_std) of the keypoints.
         iterations: gradient steps; 0 keeps the guided start.
         samples: Monte-Carlo walks per step.
         mean_rate, log_std_rate, gate_rate: Adam's learning rates; the means' is in units of data_std.
-        start_chains, start_steps: the guided run that the parameters start from.
+        betas: Adam's.
+        rate_decay: factor on all learning rates after every ten iterations.
+        start_chains, start_steps: the guided run that the parameters start from, where the objective is the bound.
         eta: of the prior's transitions; 1 is exact ancestral sampling.
-        bound_every: iterations between evaluations of the whole bound, for the curves; 0 for never.
+        objective: what is descended, and from where: a name in :data:`RECIPES`.
+        bound_every: iterations between evaluations of the whole bound, for the curves, where the objective is the
+            bound; 0 for never.
         checkpointing: recompute activations in the backward pass, to save memory.
     """
 
@@ -39,15 +50,79 @@ class FitConfig:
     mean_rate: float = 0.05
     log_std_rate: float = 0.02
     gate_rate: float = 0.03
+    betas: tuple[float, float] = (0.9, 0.99)
+    rate_decay: float = 1.0
     start_chains: int = 8
     start_steps: int = 8
     eta: float = 1.0
+    objective: str = "bound"
     bound_every: int = 10
     checkpointing: bool = False
 
     def __post_init__(self):
         if self.keypoints is not None:
             check_times(self.keypoints)
+        if self.objective not in RECIPES:
+            raise InputError(f"objective is {self.objective!r}; choose one of {', '.join(RECIPES)}")
+
+    @classmethod
+    def published_v1(cls) -> FitConfig:
+        """The first published setting: ImageNet-256 inpainting with two keypoints (see published_v1.py).
+
+        Its eta multiplies a variance, so the standard deviation has its root; its rate of 0.001 is for ln tau^2.
+        """
+        return cls(
+            keypoints=(0.55, 0.4), iterations=50, samples=5, mean_rate=0.1, log_std_rate=0.0005, gate_rate=0.01,
+            rate_decay=0.99, eta=0.2**0.5, objective="published_v1",
+        )  # fmt: skip
+
+    @classmethod
+    def published_v2(cls) -> FitConfig:
+        """The second published setting: SD3.5-large-turbo with two keypoints (see published_v2.py).
+
+        ``log_std_rate`` is the rate of its raw tau.
+        """
+        return cls(
+            keypoint_ratios=KEYPOINT_RATIOS, iterations=50, samples=1, mean_rate=0.2, log_std_rate=0.2, gate_rate=0.2,
+            betas=(0.9, 0.999), objective="published_v2",
+        )  # fmt: skip
+
+
+class Recipe(Protocol):
+    """What a fit descends, and from where, for one prior and observation."""
+
+    def start(self, times: tuple[float, ...], seed: int) -> HierarchicalPosterior:
+        """The posterior before the first iteration."""
+        ...
+
+    def loss(self, posterior: HierarchicalPosterior, streams: NoiseStreams) -> BoundTerms:
+        """The terms to descend, over one walk down the hierarchy a stream."""
+        ...
+
+
+class _Bound:
+    """The library's own: from a guided run down the negative bound."""
+
+    def __init__(self, prior: DiffusionPrior, counted: CountedPrior, observation: Observation, config: FitConfig):
+        self._counted, self._observation, self._config = counted, observation, config
+
+    def start(self, times: tuple[float, ...], seed: int) -> HierarchicalPosterior:
+        config, streams = self._config, NoiseStreams(seed, range(self._config.start_chains))
+        draws = guided_draws(
+            self._counted, self._observation, times[-1], config.start_chains, config.start_steps, streams
+        )
+        return matched_posterior(self._counted, times, draws, config.eta, streams)
+
+    def loss(self, posterior: HierarchicalPosterior, streams: NoiseStreams) -> BoundTerms:
+        return bound_terms(self._counted, self._observation, posterior, streams.rows, streams)
+
+
+RECIPES: dict[str, Callable[[DiffusionPrior, CountedPrior, Observation, FitConfig], Recipe]] = {
+    "bound": _Bound,
+    "published_v1": PublishedV1,
+    "published_v2": PublishedV2,
+}
+"""Objectives by name."""
 
 
 def fit_posterior(
@@ -64,46 +139,48 @@ def fit_posterior(
         prior: frozen; its weights receive no gradient.
         observation: one degraded picture.
         generator: the source of all randomness; the same seed gives the same fit.
-        callback: called after every iteration with the loss terms in nats.
+        callback: called after every iteration with the loss terms, in nats where the objective is the bound.
 
     Returns:
         The posterior, with ``history`` (one dictionary an iteration) and ``evaluations``.
 
     Raises:
-        InputError: keypoints are out of order.
+        InputError: the objective is not defined for the observation.
     """
     config = config or FitConfig()
     counted = CountedPrior(prior, config.checkpointing)
     observation = observation.to(prior.device, prior.dtype)
     seed = NoiseStreams.seed_from(generator)
     times = config.keypoints or keypoint_times(prior.schedule, prior.data_std, config.keypoint_ratios)
-    start_streams = NoiseStreams(seed, range(config.start_chains))
-    draws = guided_draws(counted, observation, times[-1], config.start_chains, config.start_steps, start_streams)
-    posterior = matched_posterior(counted, times, draws, config.eta, start_streams)
+    recipe = RECIPES[config.objective](prior, counted, observation, config)
+    posterior = recipe.start(times, seed)
     parameters = [posterior.means, posterior.log_stds, posterior.gates]
     rates = [config.mean_rate * prior.data_std, config.log_std_rate, config.gate_rate]
     optimiser = torch.optim.Adam(
-        [{"params": [p], "lr": rate} for p, rate in zip(parameters, rates, strict=True)], betas=(0.9, 0.99)
+        [{"params": [p], "lr": rate} for p, rate in zip(parameters, rates, strict=True)], betas=config.betas
     )
+    decay = torch.optim.lr_scheduler.StepLR(optimiser, step_size=10, gamma=config.rate_decay)
     streams = NoiseStreams(seed + 1, range(config.samples))
     for iteration in range(config.iterations):
         with torch.enable_grad():
             for parameter in parameters:
                 parameter.requires_grad_()
-            terms = bound_terms(counted, observation, posterior, config.samples, streams)
+            terms = recipe.loss(posterior, streams)
             gradients = torch.autograd.grad(terms.loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.requires_grad_(False).grad = gradient
         optimiser.step()
+        decay.step()
         record = _summary(terms)
-        if config.bound_every and (iteration + 1) % config.bound_every == 0:
+        if config.objective == "bound" and config.bound_every and (iteration + 1) % config.bound_every == 0:
             top = top_kl(counted, posterior, config.samples, streams).mean().item()
             record |= {"top_kl": top, "bound": -(record["likelihood"] + record["transitions"] + top)}
         posterior.history.append(record)
         if callback is not None:
             callback(Progress("fit", iteration + 1, config.iterations, record))
     posterior.means, posterior.log_stds, posterior.gates = (p.detach() for p in parameters)
-    posterior.metadata = describe(prior) | {"iterations": str(config.iterations), "noise_std": str(observation.noise_std)}
+    fitted = {"iterations": str(config.iterations), "noise_std": str(observation.noise_std)}
+    posterior.metadata = describe(prior) | fitted
     posterior.evaluations = counted.evaluations
     return posterior
 

@@ -4,13 +4,14 @@ Keypoints t_K = T_e > ... > t_1 = T_s:
     q(z_K)           = N(alpha_K mu_K, tau_K^2)
     q(z_i | z_{i+1}) = N(g_i m_p(z_{i+1}) + (1 - g_i) alpha_i mu_i, tau_i^2),   g = sigmoid(gamma),
 with m_p the mean of the prior's own reverse step and mu, tau, gamma of the latent's shape
-(VIPaint, section 4.1, in any schedule).
+(VIPaint, section 4.1, in any schedule). Other families, of the published codes, are in families.py.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +24,11 @@ from ..errors import InputError
 from ..noise import NoiseStreams
 from ..prior import CountedPrior, DiffusionPrior, Evaluations
 from ..schedule import Level, reverse_mean
+from .families import FAMILIES, Step
 
 FORMAT = "vipaint-posterior-1"
 _TENSORS = ("means", "log_stds", "gates")
+_UNREADABLE = (SafetensorError, AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError)
 
 
 class Keypoint(NamedTuple):
@@ -51,6 +54,7 @@ class HierarchicalPosterior:
         log_stds: ln tau, same shape.
         gates: gamma, same shape; the first is unused.
         eta: of the prior's reverse step m_p.
+        family: what the parameters mean, a name in :data:`vipaint_ops.vipaint.families.FAMILIES`.
 
     Attributes:
         metadata: strings that say what it was fitted to; written into the file.
@@ -58,8 +62,16 @@ class HierarchicalPosterior:
         evaluations: what the fit cost.
     """
 
-    def __init__(self, times: tuple[float, ...], means: Tensor, log_stds: Tensor, gates: Tensor, eta: float = 1.0):
-        self.times, self.eta = tuple(times), eta
+    def __init__(
+        self,
+        times: tuple[float, ...],
+        means: Tensor,
+        log_stds: Tensor,
+        gates: Tensor,
+        eta: float = 1.0,
+        family: str = "gated",
+    ):
+        self.times, self.eta, self.family = tuple(times), eta, family
         self.means, self.log_stds, self.gates = means, log_stds, gates
         self.metadata: dict[str, str] = {}
         self.history: list[dict[str, float]] = []
@@ -72,18 +84,19 @@ class HierarchicalPosterior:
 
     def walk(self, prior: CountedPrior, count: int, streams: NoiseStreams) -> Iterator[Keypoint]:
         """Draw ``count`` latents at every keypoint, top first; differentiable in the parameters."""
-        level = prior.schedule.level(self.times[0])
-        mean = (level.alpha * self.means[0]).expand(count, *self.latent_shape)
-        z = mean + self.log_stds[0].exp() * streams.normal(mean)
-        yield Keypoint(self.times[0], level, z, mean, self.log_stds[0], None, None, 0.0)
+        family, levels = FAMILIES[self.family], [prior.schedule.level(t) for t in self.times]
+        mean, log_std = family.top(self.means[0], self.log_stds[0], levels)
+        mean = mean.expand(count, *self.latent_shape)
+        z = mean + log_std.exp() * streams.normal(mean)
+        yield Keypoint(self.times[0], levels[0], z, mean, log_std, None, None, 0.0)
         for k in range(1, len(self.times)):
-            above, level = level, prior.schedule.level(self.times[k])
+            above, level = levels[k - 1], levels[k]
             prediction = prior.denoise(z, self.times[k - 1])
             p_mean, p_variance = reverse_mean(z, prediction, level, above, self.eta)
-            gate = self.gates[k].sigmoid()
-            mean = gate * p_mean + (1 - gate) * level.alpha * self.means[k]
-            z = mean + self.log_stds[k].exp() * streams.normal(mean)
-            yield Keypoint(self.times[k], level, z, mean, self.log_stds[k], prediction, p_mean, p_variance)
+            step = Step(above, level, z, prediction, p_mean)
+            mean, log_std = family.step(self.means[k], self.log_stds[k], self.gates[k], step)
+            z = mean + log_std.exp() * streams.normal(mean)
+            yield Keypoint(self.times[k], level, z, mean, log_std, prediction, p_mean, p_variance)
 
     def sample(self, prior: CountedPrior, count: int, streams: NoiseStreams) -> Tensor:
         """Draws of z at T_s, ``[count, *latent_shape]``."""
@@ -98,20 +111,22 @@ class HierarchicalPosterior:
             InputError: the latent shape, the noise schedule or the model differ.
         """
         found = describe(prior)
+        fitted = self.metadata | {"latent_shape": json.dumps(list(self.latent_shape))}
         for key, remedy in (
             ("latent_shape", "use a picture of the size it was fitted to"),
             ("schedule", "load the model it was fitted with"),
             ("prior", "load the model it was fitted with"),
         ):
-            if self.metadata.get(key) != found[key]:
+            if fitted.get(key) != found[key]:
                 raise InputError(
-                    f"the posterior was fitted for {key} {self.metadata.get(key)!r}, here it is {found[key]!r}: "
+                    f"the posterior was fitted for {key} {fitted.get(key)!r}, here it is {found[key]!r}: "
                     f"{remedy}, or fit again"
                 )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> HierarchicalPosterior:
         """A copy with its tensors on ``device`` in ``dtype``; history and metadata are shared."""
-        copy = HierarchicalPosterior(self.times, *(getattr(self, n).to(device, dtype) for n in _TENSORS), eta=self.eta)
+        means, log_stds, gates = (getattr(self, name).to(device, dtype) for name in _TENSORS)
+        copy = HierarchicalPosterior(self.times, means, log_stds, gates, self.eta, self.family)
         copy.metadata, copy.history, copy.evaluations = self.metadata, self.history, self.evaluations
         return copy
 
@@ -119,6 +134,7 @@ class HierarchicalPosterior:
         """Write a safetensors file whose metadata can be read without loading it."""
         header = dict(self.metadata, format=FORMAT, times=json.dumps(self.times), eta=json.dumps(self.eta))
         header |= {"history": json.dumps(self.history), "evaluations": json.dumps(vars(self.evaluations))}
+        header["family"] = self.family
         save_file({name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}, str(path), header)
 
     @classmethod
@@ -133,27 +149,32 @@ class HierarchicalPosterior:
                 header = dict(file.metadata() or {})
                 if header.pop("format", None) != FORMAT:
                     raise InputError(f"{path} is not a VIPaint posterior (its format is not {FORMAT!r})")
-                tensors = [file.get_tensor(name) for name in _TENSORS]
-            times, eta = tuple(json.loads(header.pop("times"))), float(json.loads(header.pop("eta")))
+                means, log_stds, gates = (file.get_tensor(name) for name in _TENSORS)
+            times, eta = json.loads(header.pop("times")), json.loads(header.pop("eta"))
             history, evaluations = json.loads(header.pop("history")), json.loads(header.pop("evaluations"))
-            posterior = cls(times, *tensors, eta=eta)
-            posterior.evaluations = Evaluations(**evaluations)
+            posterior = cls(times, means, log_stds, gates, eta, header.pop("family", "gated"))
+            posterior.history, posterior.evaluations = history, Evaluations(**evaluations)
+            posterior._check_content(path)
+        except InputError:
+            raise
         except FileNotFoundError as error:
             raise InputError(f"posterior file {path} does not exist") from error
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-            if isinstance(error, InputError):
-                raise
+        except _UNREADABLE as error:
             raise InputError(f"{path} is not a readable posterior file ({error}): fit and save it again") from error
-        posterior._check_tensors(path)
-        posterior.metadata, posterior.history = header, history
+        posterior.metadata = header
         return posterior
 
-    def _check_tensors(self, path: str | Path) -> None:
-        shapes = {tuple(getattr(self, name).shape) for name in _TENSORS}
-        finite = all(getattr(self, name).isfinite().all() for name in _TENSORS)
-        if len(shapes) != 1 or len(self.means) != len(self.times) or not finite:
-            raise InputError(f"{path} is damaged: its tensors disagree in shape or are not finite; fit it again")
+    def _check_content(self, path: str | Path) -> None:
+        shape = (len(self.times), *self.latent_shape)
+        for tensor in (getattr(self, name) for name in _TENSORS):
+            if tensor.shape != shape or not tensor.is_floating_point() or not tensor.isfinite().all():
+                raise InputError(f"{path} is damaged: its tensors disagree in shape or are not finite; fit it again")
+        if self.family not in FAMILIES:
+            raise InputError(f"{path} holds a posterior of the unknown family {self.family!r}; fit it again")
         check_times(self.times)
+        numbers = [*vars(self.evaluations).values(), *(v for record in self.history for v in record.values())]
+        if not 0 <= self.eta <= 1 or not all(isinstance(v, (int, float)) for v in numbers):
+            raise InputError(f"{path} is damaged: its eta, history or evaluations are not numbers; fit it again")
 
 
 def check_times(times: tuple[float, ...]) -> None:
@@ -163,9 +184,10 @@ def check_times(times: tuple[float, ...]) -> None:
         InputError: as said.
     """
     inside = all(isinstance(t, (int, float)) and 0 < t <= 1 for t in times)
-    if not times or not inside or any(a <= b for a, b in zip(times, times[1:], strict=False)):
+    if not times or not inside or any(a <= b for a, b in pairwise(times)):
         raise InputError(
-            f"keypoints are {list(times)}; give one or more times in (0, 1], decreasing from T_e to T_s, such as 0.55,0.4"
+            f"keypoints are {list(times)}; give one or more times in (0, 1], decreasing from T_e to T_s, "
+            "such as 0.55,0.4"
         )
 
 

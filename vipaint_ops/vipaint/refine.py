@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from ..ancestral import SampleResult, end_time, guided_chain, time_grid
 from ..batches import sample_in_batches
-from ..guidance import GuidanceConfig
+from ..errors import InputError
+from ..guidance import CORRECTIONS, GuidanceConfig
 from ..noise import NoiseStreams
 from ..observation import Observation
 from ..prior import CountedPrior, DiffusionPrior
 from ..progress import Callback
+from . import published_v1, published_v2
 from .posterior import HierarchicalPosterior
 
 
@@ -20,9 +24,12 @@ from .posterior import HierarchicalPosterior
 class RefineConfig:
     """Settings of the refinement.
 
+    :meth:`published_v1` and :meth:`published_v2` are the two published settings (docs/published.md).
+
     Attributes:
-        guidance: "kalman" (no step size, keeps the spread), "pseudo_inverse" or "dps".
-        steps: reverse steps from T_s to the clean latent, even in log-SNR.
+        guidance: "kalman" (no step size, keeps the spread), "pseudo_inverse" or "dps"; "published_v1" and
+            "published_v2" take the published chains, whose constants are their own.
+        steps: reverse steps from T_s to the clean latent, even in log-SNR (the published chains: in time).
         eta: 1 for ancestral noise, 0 for none.
         batch_size: samples computed together; it changes memory, not results.
         settings: of the correction.
@@ -33,6 +40,39 @@ class RefineConfig:
     eta: float = 1.0
     batch_size: int = 8
     settings: GuidanceConfig = field(default_factory=GuidanceConfig)
+
+    def __post_init__(self):
+        if self.guidance not in (known := [*CORRECTIONS, *PUBLISHED]):
+            raise InputError(f"guidance is {self.guidance!r}; choose one of {', '.join(known)}")
+        if self.steps < 1:
+            raise InputError(f"steps is {self.steps}; it must be at least 1")
+
+    @classmethod
+    def published_v1(cls) -> RefineConfig:
+        """The first published setting: 400 unit steps from T_s = 0.4 (see published_v1.py)."""
+        return cls(guidance="published_v1", steps=400, eta=0.2)
+
+    @classmethod
+    def published_v2(cls) -> RefineConfig:
+        """The second published setting: 249 unit steps from T_s = 0.25, before the shift (see published_v2.py)."""
+        return cls(guidance="published_v2", steps=249, eta=1.0)
+
+
+Chain = Callable[[CountedPrior, Observation, Tensor, float, RefineConfig, NoiseStreams, Callback], Tensor]
+"""``chain(prior, observation, z, T_s, config, streams, callback)``: from z at T_s to clean latents."""
+
+PUBLISHED: dict[str, Chain] = {"published_v1": published_v1.refine, "published_v2": published_v2.refine}
+
+
+def _guided(
+    prior: CountedPrior, observation: Observation, z: Tensor, start: float, config: RefineConfig,
+    streams: NoiseStreams, callback: Callback,
+) -> Tensor:  # fmt: skip
+    """The library's own: a correction before every reverse step."""
+    times = time_grid(prior.schedule, start, end_time(prior.schedule, prior.data_std), config.steps)
+    return guided_chain(
+        prior, observation, z, times, config.guidance, config.settings, streams, config.eta, callback
+    )
 
 
 def sample_posterior(
@@ -60,14 +100,11 @@ def sample_posterior(
     settings = config or RefineConfig()
     posterior.check(prior)
     posterior = posterior.to(prior.device, prior.dtype)
-    end = end_time(prior.schedule, prior.data_std)
-    times = time_grid(prior.schedule, posterior.times[-1], end, settings.steps)
+    refine = PUBLISHED.get(settings.guidance, _guided)
 
     def chain(counted: CountedPrior, observation: Observation, streams: NoiseStreams, report: Callback):
         z = posterior.sample(counted, streams.rows, streams)
-        return guided_chain(
-            counted, observation, z, times, settings.guidance, settings.settings, streams, settings.eta, report
-        )
+        return refine(counted, observation, z, posterior.times[-1], settings, streams, report)
 
     return sample_in_batches(
         prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, callback=callback

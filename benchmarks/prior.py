@@ -1,0 +1,94 @@
+"""The embedded prior itself: autoencoder, unconditional samples, memorisation.
+
+    python -m benchmarks.prior                # 500 samples, the figures of docs/results.md
+
+Prints the autoencoder's PSNR on held-out scenes, how plausible 500 unconditional samples are, and how near they lie
+to the training scenes, beside reconstructions of held-out scenes, which lie as near without having been seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from tools import scene_checker, scenes
+from tools.train_prior import HELD_OUT_SEED, TRAIN_SCENES, TRAIN_SEED
+from vipaint_ops import load_embedded_prior, metrics
+from vipaint_ops.ancestral import time_grid
+from vipaint_ops.plots import contact_sheet
+from vipaint_ops.prior import CountedPrior
+from vipaint_ops.schedule import CLEAN, reverse_mean
+
+
+@torch.no_grad()
+def unconditional(prior, count: int, steps: int, seed: int = 0) -> Tensor:
+    """DDIM samples (eta 0), even in log-SNR, decoded: ``[count, 3, 64, 64]``."""
+    counted = CountedPrior(prior)
+    times = time_grid(prior.schedule, 1.0, prior.schedule.time_at_ratio(0.05), steps)
+    levels = [prior.schedule.level(t) for t in times] + [CLEAN]
+    z = levels[0].sigma * torch.randn(count, *prior.latent_shape, generator=torch.Generator().manual_seed(seed))
+    for i, t in enumerate(times):
+        z, _ = reverse_mean(z, counted.denoise(z, t), levels[i + 1], levels[i], eta=0.0)
+    return prior.decode(z)
+
+
+def nearest_training_distance(images: np.ndarray, batch: int = 500) -> np.ndarray:
+    """RMSE to the nearest training scene at 32 pixels, per picture of ``[n, 3, 64, 64]`` in [0, 1]."""
+
+    def shrink(x: np.ndarray) -> np.ndarray:
+        return x.reshape(len(x), 3, 32, 2, 32, 2).mean(axis=(3, 5)).reshape(len(x), -1).astype(np.float32)
+
+    probe = shrink(images)
+    best = np.full(len(probe), np.inf, dtype=np.float32)
+    u = scenes.draw_uniforms(TRAIN_SCENES, np.random.default_rng(TRAIN_SEED))
+    for i in tqdm(range(0, len(u), batch), desc="training scenes"):
+        seen = shrink(scenes.render(u[i : i + batch]))
+        squared = (probe**2).sum(1)[:, None] + (seen**2).sum(1) - 2 * probe @ seen.T
+        best = np.minimum(best, squared.min(1))
+    return np.sqrt(np.maximum(best, 0) / probe.shape[1])
+
+
+def row(name: str, images: np.ndarray, nearest: np.ndarray) -> str:
+    found = scene_checker.check(images)
+    suns = found["suns_left"] + found["suns_right"]
+    return (
+        f"| {name} | {found['symmetry_error'].mean():.4f} | {found['edge_agreement'].mean():.4f} "
+        f"| {(found['horizon_mismatch'] > 1).mean():.2f} | {found['palette_error'].mean():.3f} | {(suns == 1).mean():.2f} "
+        f"| {nearest.mean():.3f} | {np.percentile(nearest, 5):.3f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--sheet", help="also write a sheet of 40 samples to this PNG")
+    arguments = parser.parse_args()
+    prior = load_embedded_prior()
+    truth = scenes.sample_scenes(arguments.samples, HELD_OUT_SEED)[0]
+    held_out = torch.from_numpy(truth) * 2 - 1
+    with torch.no_grad():
+        autoencoded = torch.cat([prior.decode(prior.encode(x)) for x in held_out.split(50)])
+    psnr = metrics.psnr(autoencoded.clamp(-1, 1), held_out)
+    print(f"autoencoder: {psnr.mean():.2f} dB mean, {psnr.min():.2f} dB worst of {len(psnr)} held-out scenes")
+    samples = torch.cat([unconditional(prior, 50, arguments.steps, s) for s in range(arguments.samples // 50)])
+    diverged = (~samples.isfinite() | (samples.abs() > 1.5)).flatten(1).any(1)
+    print(f"{len(samples)} unconditional samples, DDIM {arguments.steps} steps: {int(diverged.sum())} diverged")
+    if arguments.sheet:
+        sheet = contact_sheet([("", s) for s in samples[:40].clamp(-1, 1)], columns=8, scale=2)
+        Image.fromarray(sheet).save(arguments.sheet)
+    groups = {"held-out scenes": held_out, "their reconstructions": autoencoded, "samples": samples}
+    print("\n| | symmetry error | edge | horizons differ > 1 px | sky palette | exactly one sun | nearest train | 5 % |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, images in groups.items():
+        unit = (images.clamp(-1, 1).numpy() + 1) / 2
+        print(row(name, unit, nearest_training_distance(unit)))
+
+
+if __name__ == "__main__":
+    main()

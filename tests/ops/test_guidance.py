@@ -1,0 +1,258 @@
+"""The corrections of the denoiser, against Gaussian conditioning and finite differences."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from vipaint_ops import NoiseSchedule, Observation, operators
+from vipaint_ops.analytic import GaussianMixturePrior
+from vipaint_ops.guidance import (
+    CORRECTIONS,
+    GuidanceConfig,
+    _Linearised,
+    clean_variance,
+    decoder_gain,
+    dps,
+    kalman,
+    pseudo_inverse,
+)
+from vipaint_ops.noise import NoiseStreams
+from vipaint_ops.prior import CountedPrior
+from vipaint_ops.schedule import CLEAN, posterior
+
+DOUBLE = torch.float64
+VP, FLOW = NoiseSchedule.scaled_linear(0.0015, 0.0195), NoiseSchedule.rectified_flow()
+SHAPE, SIZE = (2, 2, 3), 12
+EXACT = GuidanceConfig(solver_iterations=SIZE, spread_iterations=SIZE)
+STILL = dataclasses.replace(EXACT, spread_iterations=0)
+
+both_schedules = pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
+both_observations = pytest.mark.parametrize("kind", ["hole", "matrix"])
+every_correction = pytest.mark.parametrize("name", CORRECTIONS)
+
+
+def draw(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
+
+def gaussian(schedule: NoiseSchedule = VP, isotropic: bool = False, kind=GaussianMixturePrior) -> GaussianMixturePrior:
+    factor = draw(SIZE, SIZE, seed=1)
+    covariance = factor @ factor.T / SIZE + 0.1 * torch.eye(SIZE, dtype=DOUBLE)
+    if isotropic:
+        covariance = 0.6 * torch.eye(SIZE, dtype=DOUBLE)
+    return kind(torch.ones(1, dtype=DOUBLE), draw(1, *SHAPE, seed=2), covariance[None], schedule)
+
+
+class BentPrior(GaussianMixturePrior):
+    """A Gaussian prior behind a decoder that bends and mixes."""
+
+    def decode(self, z0):
+        return torch.tanh(1.5 * z0) + 0.3 * z0.roll(1, -1) ** 2
+
+
+class ScaledPrior(GaussianMixturePrior):
+    """A Gaussian prior behind a decoder that triples."""
+
+    def decode(self, z0):
+        return 3 * z0
+
+
+def observe(kind: str, noise_std: float = 0.3) -> Observation:
+    if kind == "matrix":
+        return Observation(draw(1, 5, seed=4), operators.Linear(draw(5, SIZE, seed=5), SHAPE), noise_std)
+    mask = torch.tensor([[1.0, 0, 1], [0, 0.5, 1]], dtype=DOUBLE)
+    return Observation(mask * draw(1, *SHAPE, seed=3), operators.Inpainting(mask), noise_std)
+
+
+def conditioned(prior: GaussianMixturePrior, observation: Observation, z: torch.Tensor, t: float):
+    """Mean and covariance of z_0 given z_t and y, in closed form."""
+    alpha, sigma = prior.schedule.level(t)
+    seen = Observation(z.flatten(1), operators.Linear(alpha * torch.eye(SIZE, dtype=DOUBLE)), sigma)
+    given_z = prior.posterior(seen)
+    both = GaussianMixturePrior(given_z.weights, given_z.means.view(1, *SHAPE), given_z.covariances, prior.schedule)
+    return both.posterior(observation).moments()
+
+
+def streams(rows: int, seed: int = 0) -> NoiseStreams:
+    return NoiseStreams(seed, range(rows))
+
+
+def linearised(prior, observation, z, t=0.4) -> _Linearised:
+    return _Linearised(CountedPrior(prior), observation, z, t, streams(len(z)))
+
+
+@both_schedules
+@both_observations
+@pytest.mark.parametrize("t", [0.05, 0.4, 0.9])
+def test_kalman_is_the_exact_mean_for_a_gaussian_prior(schedule, kind, t):
+    prior, observation, z = gaussian(schedule), observe(kind), draw(3, *SHAPE, seed=6)
+    guided = kalman(CountedPrior(prior), observation, z, t, CLEAN, streams(3), STILL)
+    exact = torch.stack([conditioned(prior, observation, row[None], t)[0] for row in z])
+    torch.testing.assert_close(guided.z0.flatten(1), exact, rtol=0, atol=1e-6)
+    torch.testing.assert_close(guided.prediction, prior.denoise(z, torch.full((3,), t, dtype=DOUBLE)))
+
+
+@both_schedules
+@both_observations
+def test_kalman_draws_have_the_exact_conditional_moments(schedule, kind):
+    prior, observation, count = gaussian(schedule), observe(kind), 4000
+    z = draw(1, *SHAPE, seed=6)
+    guided = kalman(CountedPrior(prior), observation, z.expand(count, *SHAPE), 0.4, CLEAN, streams(count), EXACT)
+    mean, covariance = conditioned(prior, observation, z, 0.4)
+    deviation = guided.z0.flatten(1) - mean
+    assert (deviation.mean(0).abs() < 5 * (covariance.diagonal() / count).sqrt()).all()
+    products = deviation[:, :, None] * deviation[:, None, :]
+    assert ((products.mean(0) - covariance).abs() < 5 * products.std(0) / count**0.5).all()
+
+
+@both_schedules
+@pytest.mark.parametrize(("correction", "tolerance"), [(pseudo_inverse, 1e-12), (kalman, 1e-6)])
+def test_pseudo_inverse_and_kalman_are_exact_when_the_covariance_is_isotropic(schedule, correction, tolerance):
+    """One variance for every latent is then no approximation; S has two eigenvalues, so Kalman needs two iterations."""
+    prior, observation, z = gaussian(schedule, isotropic=True), observe("hole"), draw(2, *SHAPE, seed=6)
+    settings = GuidanceConfig(solver_iterations=2, spread_iterations=0)
+    guided = correction(CountedPrior(prior), observation, z, 0.4, CLEAN, streams(2), settings)
+    exact = torch.stack([conditioned(prior, observation, row[None], 0.4)[0] for row in z])
+    torch.testing.assert_close(guided.z0.flatten(1), exact, rtol=0, atol=tolerance)
+
+
+def test_pseudo_inverse_follows_its_formula_elsewhere():
+    prior, observation, z, t = gaussian(), observe("hole"), draw(1, *SHAPE, seed=6), 0.4
+    alpha, sigma = VP.level(t)
+    times = torch.tensor([t], dtype=DOUBLE)
+    prediction = prior.denoise(z, times)
+    covariance = sigma**2 / alpha * torch.autograd.functional.jacobian(lambda v: prior.denoise(v, times), z)
+    mask = observation.operator.mask.expand(SHAPE)
+    variance = mask**2 * clean_variance(VP.level(t), prior.data_std) + observation.noise_std**2
+    weighted = mask * observation.residual(prediction) / variance
+    guided = pseudo_inverse(CountedPrior(prior), observation, z, t, CLEAN, streams(1), STILL)
+    torch.testing.assert_close(
+        guided.z0.flatten(), prediction.flatten() + covariance.reshape(12, 12) @ weighted.flatten()
+    )
+
+
+@both_observations
+@pytest.mark.parametrize("kind_of_prior", [GaussianMixturePrior, BentPrior])
+@pytest.mark.parametrize("s", [0.0, 0.3])
+def test_dps_steps_down_the_gradient_of_the_norm(kind, kind_of_prior, s):
+    prior, observation, z, t = gaussian(kind=kind_of_prior), observe(kind), draw(1, *SHAPE, seed=6), 0.4
+
+    def norm(v: torch.Tensor) -> torch.Tensor:
+        return observation.residual(prior.decode(prior.denoise(v, torch.full((1,), t, dtype=DOUBLE)))).norm()
+
+    basis, width = torch.eye(SIZE, dtype=DOUBLE).view(SIZE, *SHAPE), 1e-5
+    gradient = torch.stack([(norm(z + width * e) - norm(z - width * e)) / (2 * width) for e in basis]).view(1, *SHAPE)
+    to = VP.level(s) if s else CLEAN
+    guided = dps(CountedPrior(prior), observation, z, t, to, streams(1), GuidanceConfig(dps_scale=0.7))
+    moved = posterior(to, VP.level(t)).on_z0 * (guided.z0 - guided.prediction)
+    torch.testing.assert_close(moved, -0.7 * gradient, rtol=1e-5, atol=1e-9)
+
+
+@every_correction
+@pytest.mark.parametrize("kind_of_prior", [GaussianMixturePrior, BentPrior])
+def test_a_correction_does_not_depend_on_the_batch(name, kind_of_prior):
+    prior, observation, z = gaussian(kind=kind_of_prior), observe("hole"), draw(4, *SHAPE, seed=6)
+    arguments = (0.4, VP.level(0.3))
+    together = CORRECTIONS[name](CountedPrior(prior), observation, z, *arguments, streams(4), GuidanceConfig())
+    for row in range(4):
+        alone = CORRECTIONS[name](
+            CountedPrior(prior), observation, z[row : row + 1], *arguments, NoiseStreams(0, [row]), GuidanceConfig()
+        )
+        torch.testing.assert_close(alone.z0[0], together.z0[row])
+
+
+@every_correction
+def test_a_correction_leaves_no_graph_behind(name):
+    z = draw(2, *SHAPE, seed=6)
+    guided = CORRECTIONS[name](CountedPrior(gaussian()), observe("hole"), z, 0.4, CLEAN, streams(2), GuidanceConfig())
+    assert not z.requires_grad and not guided.z0.requires_grad and not guided.prediction.requires_grad
+
+
+@both_observations
+def test_products_with_a_linear_decoder_are_those_of_the_matrices(kind):
+    """J v = A D v and C J^T u, with C the exact covariance of z_0 given z_t and D = 3."""
+    prior, observation, z, t = gaussian(kind=ScaledPrior), observe(kind), draw(2, *SHAPE, seed=6), 0.4
+    model, v = linearised(prior, observation, z, t), draw(2, *SHAPE, seed=7)
+    torch.testing.assert_close(model.forward(v), observation.operator(3 * v))
+    torch.testing.assert_close(model.forward(1e-3 * v), observation.operator(3e-3 * v))
+    alpha, sigma = VP.level(t)
+    identity = torch.eye(SIZE, dtype=DOUBLE)
+    covariance = torch.linalg.inv(torch.linalg.inv(prior.covariances[0]) + alpha**2 / sigma**2 * identity)
+    u = draw(2, *observation.y.shape[1:], seed=8)
+    adjoint = 3 * observation.operator.adjoint(u).flatten(1)
+    torch.testing.assert_close(model.gain_times(u).flatten(1), adjoint @ covariance)
+    torch.testing.assert_close(model.covariance_times(v).flatten(1), v.flatten(1) @ covariance)
+
+
+@both_observations
+def test_products_with_a_bent_decoder_agree_with_finite_differences(kind):
+    prior, observation, z, t = gaussian(kind=BentPrior), observe(kind), draw(1, *SHAPE, seed=6), 0.4
+    model = linearised(prior, observation, z, t)
+    times = torch.tensor([t], dtype=DOUBLE)
+
+    def measured(prediction: torch.Tensor) -> torch.Tensor:
+        return observation.operator(prior.decode(prediction))
+
+    v, u, width = draw(1, *SHAPE, seed=7), draw(1, *observation.y.shape[1:], seed=8), 1e-5
+    along = (measured(model.z0 + width * v) - measured(model.z0 - width * v)) / (2 * width)
+    error = (model.forward(v) - along).norm()
+    model.step /= 2
+    assert (model.forward(v) - along).norm() / error == pytest.approx(0.5, abs=0.05)  # a chord: of first order
+    model.step = 1e-7
+    torch.testing.assert_close(model.forward(v), along, rtol=1e-5, atol=1e-5)
+    basis = torch.eye(SIZE, dtype=DOUBLE).view(SIZE, 1, *SHAPE)
+    columns = [
+        (measured(prior.denoise(z + width * e, times)) - measured(prior.denoise(z - width * e, times))) / (2 * width)
+        for e in basis
+    ]
+    alpha, sigma = VP.level(t)
+    expected = sigma**2 / alpha * torch.stack([(c * u).sum() for c in columns])
+    torch.testing.assert_close(model.gain_times(u).flatten(), expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.parametrize("isotropic", [False, True])
+@pytest.mark.parametrize("iterations", [SIZE, 2 * SIZE])
+def test_lanczos_draws_have_the_covariance(dtype, isotropic, iterations):
+    """Also where the Krylov space ends long before the iterations do."""
+    exact, count = gaussian(isotropic=isotropic), 4000
+    prior = GaussianMixturePrior(*(x.to(dtype) for x in (exact.weights, exact.means, exact.covariances)), VP)
+    z = draw(1, *SHAPE, seed=6).to(dtype).expand(count, *SHAPE)
+    model = linearised(prior, observe("hole").to(z.device, dtype), z)
+    draws = model.draw(streams(count, 1).normal(z), iterations).to(DOUBLE).flatten(1)
+    _, covariance = conditioned(exact, observe("hole", noise_std=1e9), z[:1].to(DOUBLE), 0.4)
+    products = draws[:, :, None] * draws[:, None, :]
+    assert ((products.mean(0) - covariance).abs() < 5 * products.std(0) / count**0.5).all()
+
+
+def test_lanczos_is_the_square_root():
+    """Once the Krylov space is whole, the draw is C^(1/2) times the noise, not only alike in law."""
+    prior, z, noise = gaussian(), draw(2, *SHAPE, seed=6), draw(2, *SHAPE, seed=7)
+    _, covariance = conditioned(prior, observe("hole", noise_std=1e9), z[:1], 0.4)
+    values, vectors = torch.linalg.eigh(covariance)
+    root = vectors @ values.sqrt().diag() @ vectors.T
+    made = linearised(prior, observe("hole"), z).draw(noise, SIZE)
+    torch.testing.assert_close(made.flatten(1), noise.flatten(1) @ root, rtol=0, atol=1e-8)
+
+
+def test_decoder_gain_is_the_variance_the_decoder_multiplies():
+    z = draw(3, *SHAPE, seed=6)
+    for kind, gain in ((GaussianMixturePrior, 1.0), (ScaledPrior, 9.0)):
+        prior = CountedPrior(gaussian(kind=kind))
+        made = decoder_gain(prior, z, prior.decode(z), 0.5, streams(3))
+        torch.testing.assert_close(made, torch.full((3, 1, 1, 1), gain, dtype=DOUBLE), rtol=1e-12, atol=0)
+
+
+@both_schedules
+def test_clean_variance_is_that_of_independent_latents(schedule):
+    level = schedule.level(0.4)
+    assert clean_variance(level, 0.7) == pytest.approx(1 / (1 / 0.7**2 + level.alpha**2 / level.sigma**2))
+
+
+def test_kalman_costs_one_forward_and_a_backward_an_iteration():
+    prior, rows = CountedPrior(gaussian()), 3
+    settings = GuidanceConfig(solver_iterations=5, spread_iterations=2)
+    kalman(prior, observe("hole"), draw(rows, *SHAPE, seed=6), 0.4, CLEAN, streams(rows), settings)
+    assert prior.evaluations.denoiser_forward == rows
+    assert prior.evaluations.denoiser_backward == (5 + 2) * rows

@@ -1,0 +1,162 @@
+"""From a fitted posterior to samples: exactness on Gaussian priors, seeds, batches and cost."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks.problems import inpainting_problem, power_law_prior
+from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
+from vipaint_ops import (
+    FitConfig,
+    HierarchicalPosterior,
+    InputError,
+    Observation,
+    RefineConfig,
+    fit_posterior,
+    operators,
+    sample_posterior,
+)
+from vipaint_ops.guidance import GuidanceConfig
+from vipaint_ops.vipaint.posterior import describe
+
+SHAPE, SIZE = (2, 4), 8
+SHORT = RefineConfig(steps=3)
+every_guidance = pytest.mark.parametrize("guidance", ["kalman", "pseudo_inverse", "dps"])
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def observe() -> Observation:
+    mask = torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 1]], dtype=DOUBLE)
+    return Observation(mask * draw(1, *SHAPE, seed=4), operators.Inpainting(mask), 0.3)
+
+
+def hierarchy(prior, times=(0.7, 0.5)) -> HierarchicalPosterior:
+    means, gates = (draw(len(times), *SHAPE, seed=seed) for seed in (5, 6))
+    posterior = HierarchicalPosterior(times, means, torch.full_like(means, -0.3), gates)
+    posterior.metadata = describe(prior)
+    return posterior
+
+
+def sample(prior, count: int, config: RefineConfig = SHORT, seed: int = 0, posterior=None, **options):
+    posterior = posterior or hierarchy(prior)
+    return sample_posterior(prior, observe(), posterior, count, config, generator=seeded(seed), **options)
+
+
+@pytest.mark.parametrize(("schedule", "mask"), [(VP, "half"), (FLOW, "box")], ids=["vp-half", "flow-box"])
+def test_samples_reach_the_exact_posterior_and_the_fit_helps(schedule, mask):
+    """Means within 0.1 posterior standard deviations (0.05 of it sampling noise), spreads without bias."""
+    prior, count, errors = power_law_prior(schedule, side=8), 400, []
+    for seed in range(3):
+        observation, exact = inpainting_problem(prior, mask, 0.05, seeded(seed))
+        mean, covariance = exact.moments()
+        deviation = covariance.diagonal().sqrt()
+        for iterations in (50, 0):
+            config = FitConfig(iterations=iterations, bound_every=0)
+            posterior = fit_posterior(prior, observation, config, generator=seeded(seed))
+            result = sample_posterior(
+                prior, observation, posterior, count, RefineConfig(batch_size=count), generator=seeded(100 + seed)
+            )
+            x = result.latents.flatten(1)
+            errors.append(((x.mean(0) - mean) / deviation).square().mean().sqrt())
+            assert (x.std(0) / deviation).log().mean().abs() < 0.06
+            assert result.evaluations.denoiser <= 160 * count
+    fitted, control = torch.stack(errors).view(3, 2).T
+    assert (fitted < 0.1).all()
+    assert fitted.mean() < control.mean()
+
+
+@every_guidance
+@pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
+def test_batches_change_nothing_but_memory(guidance, schedule):
+    """Sample k is the same in a batch of any size and alone, and a batch costs what its samples cost."""
+    prior, config = gaussian(schedule), replace(SHORT, guidance=guidance)
+    whole = sample(prior, 8, replace(config, batch_size=8))
+    assert whole.latents.shape == whole.images.shape == (8, *SHAPE)
+    for batch_size in (1, 3):
+        parts = sample(prior, 8, replace(config, batch_size=batch_size))
+        torch.testing.assert_close(parts.latents, whole.latents)
+        assert parts.evaluations == whole.evaluations
+    alone = [sample(prior, 1, config, first=k) for k in range(8)]
+    torch.testing.assert_close(torch.cat([s.latents for s in alone]), whole.latents)
+    assert sum((s.evaluations for s in alone[1:]), alone[0].evaluations) == whole.evaluations
+
+
+@every_guidance
+def test_a_seed_repeats_and_another_does_not(guidance):
+    prior, config = gaussian(), replace(SHORT, guidance=guidance)
+    first, again, other = (sample(prior, 3, config, seed).latents for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert (first - other).flatten(1).norm(dim=1).min() > 0.1
+    assert torch.pdist(first.flatten(1)).min() > 0.1
+
+
+def test_images_are_the_decoded_latents():
+    class Doubled(type(gaussian())):
+        def decode(self, z0):
+            return 2 * z0
+
+    plain = gaussian()
+    result = sample(Doubled(plain.weights, plain.means, plain.covariances, VP), 2)
+    assert torch.equal(result.images, 2 * result.latents)
+    assert not result.images.requires_grad and not result.latents.requires_grad
+
+
+def test_without_noise_the_chain_is_a_function_of_its_start():
+    """eta = 0 and no spread: two posteriors of no width give one sample."""
+    prior = gaussian()
+    posterior = hierarchy(prior)
+    posterior.log_stds.fill_(-40.0)
+    config = RefineConfig(eta=0.0, steps=3, settings=GuidanceConfig(spread_iterations=0))
+    samples = sample(prior, 3, config, posterior=posterior).latents
+    torch.testing.assert_close(samples, samples[:1].expand(3, *SHAPE))
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_cost_is_that_of_the_steps(steps):
+    prior, settings, count = gaussian(), GuidanceConfig(solver_iterations=3, spread_iterations=2), 5
+    result = sample(prior, count, RefineConfig(steps=steps, settings=settings))
+    walk = len(hierarchy(prior).times) - 1
+    assert result.evaluations.denoiser_forward == count * (walk + steps)
+    assert result.evaluations.denoiser_backward == count * steps * (3 + 2)
+
+
+def test_progress_runs_over_all_batches():
+    seen = []
+    sample(gaussian(), 5, replace(SHORT, batch_size=2), callback=seen.append)
+    assert [(p.step, p.total) for p in seen] == [(i + 1, 9) for i in range(9)]
+
+
+@pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
+def test_a_last_keypoint_below_the_end_of_the_chain_takes_one_step(schedule):
+    """There is nowhere further down to go, and no step may lead up."""
+    prior = gaussian(schedule)
+    result = sample(prior, 5, posterior=hierarchy(prior, (0.5, 0.001)))
+    assert result.evaluations.denoiser_forward == 5 * 2
+    assert result.latents.isfinite().all()
+
+
+def test_a_posterior_of_another_prior_is_refused():
+    with pytest.raises(InputError, match="schedule"):
+        sample(gaussian(VP), 1, posterior=hierarchy(gaussian(FLOW)))
+
+
+@pytest.mark.parametrize(
+    ("count", "options"), [(0, {}), (-1, {}), (1, {"batch_size": 0}), (1, {"steps": 0}), (1, {"guidance": "spam"})]
+)
+def test_impossible_requests_are_refused(count, options):
+    with pytest.raises(InputError):
+        sample(gaussian(), count, replace(SHORT, **options))
+
+
+def test_an_interrupt_passes_through():
+    def stop(_):
+        raise KeyboardInterrupt
+
+    prior = gaussian()
+    with pytest.raises(KeyboardInterrupt):
+        sample(prior, 2, callback=stop)
+    assert torch.is_grad_enabled()
