@@ -30,7 +30,9 @@ ITERATIONS = range(0, 51, 10)
 WALKS = 256
 
 
-def negative_terms(prior: GaussianMixturePrior, observation: Observation, posterior: HierarchicalPosterior) -> list[float]:
+def negative_terms(
+    prior: GaussianMixturePrior, observation: Observation, posterior: HierarchicalPosterior
+) -> list[float]:
     """Likelihood, transitions and top KL of the negative bound, in nats, by :data:`WALKS` walks that never change."""
     counted, streams = CountedPrior(prior), NoiseStreams(0, range(WALKS))
     with torch.no_grad():
@@ -96,7 +98,9 @@ def main() -> None:
     report.say(f"Ceiling, the chain's log-evidence: {chain:.2f}; ln p(y) of the prior: {evidence:.2f}.")
     rises = [interval(rise) for rise in bounds.diff(dim=1).T.tolist()]
     stretches = zip(pairwise(ITERATIONS), rises, strict=True)
-    report.say("\n".join(f"- iterations {a} to {b}: the bound rises by {rise} on average" for (a, b), rise in stretches))
+    report.say(
+        "\n".join(f"- iterations {a} to {b}: the bound rises by {rise} on average" for (a, b), rise in stretches)
+    )
     raised = all(rise.mean > 0 for rise in rises)
     report.say(f"Every stretch of ten iterations raises the bound on average: {'yes' if raised else 'no'}.")
     draw(report, terms.mean(0), chain)

@@ -32,29 +32,29 @@ SCHEDULES = {
     "rectified flow": NoiseSchedule.rectified_flow(),
 }
 
-Method = Callable[[GaussianMixturePrior, Observation, torch.Generator], tuple[Tensor, int]]
-"""Latents ``[COUNT, 1, 16, 16]`` and denoiser evaluations."""
+Method = Callable[[GaussianMixturePrior, Observation, int, torch.Generator], tuple[Tensor, int]]
+"""So many latents, and the denoiser evaluations they cost, a fit included."""
 
 
 def vipaint(config: FitConfig, refine: RefineConfig) -> Method:
-    def run(prior, observation, generator):
+    def run(prior, observation, count, generator):
         posterior = fit_posterior(prior, observation, config, generator=generator)
-        result = sample_posterior(prior, observation, posterior, COUNT, refine, generator=generator)
+        result = sample_posterior(prior, observation, posterior, count, refine, generator=generator)
         return result.latents, (posterior.evaluations + result.evaluations).denoiser
 
     return run
 
 
 def sampler(function, config) -> Method:
-    def run(prior, observation, generator):
-        result = function(prior, observation, COUNT, config, generator=generator)
+    def run(prior, observation, count, generator):
+        result = function(prior, observation, count, config, generator=generator)
         return result.latents, result.evaluations.denoiser
 
     return run
 
 
-def exact(prior, observation, generator):
-    return prior.posterior(observation).sample(COUNT, generator), 0
+def exact(prior, observation, count, generator):
+    return prior.posterior(observation).sample(count, generator), 0
 
 
 REFINE = RefineConfig(batch_size=COUNT)
@@ -75,7 +75,7 @@ FIGURES = ("mean error (posterior std)", "log-spread bias", "sliced W1", "evalua
 def measure(method: str, prior: GaussianMixturePrior, mask: str, seed: int) -> tuple[float, ...]:
     """:data:`FIGURES` of one run."""
     observation, posterior = inpainting_problem(prior, mask, NOISE_STD, torch.Generator().manual_seed(seed))
-    samples, evaluations = METHODS[method](prior, observation, torch.Generator().manual_seed(seed + 10**6))
+    samples, evaluations = METHODS[method](prior, observation, COUNT, torch.Generator().manual_seed(seed + 10**6))
     hidden = ~observation.observed.flatten()
     mean, covariance = posterior.moments()
     chosen = samples.flatten(1)[:, hidden]

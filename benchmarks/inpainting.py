@@ -123,7 +123,10 @@ def main() -> None:
             if not (folder / f"{method}.json").exists():
                 samples, cost = run(method, mask, truth, arguments.samples)
                 save(folder, method, samples, cost, truth, autoencoded, mask)
-        print(f"\n### {name} mask, {arguments.scenes} scenes, {arguments.samples} samples each\n\n{table(folder)}", flush=True)
+        print(
+            f"\n### {name} mask, {arguments.scenes} scenes, {arguments.samples} samples each\n\n{table(folder)}",
+            flush=True,
+        )
 
 
 def save(folder: Path, method: str, samples: Tensor, cost, truth: Tensor, autoencoded: Tensor, mask: Tensor) -> None:

@@ -11,17 +11,15 @@ samples. The same problems and directions for every method, so differences are p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import product
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.gaussian import Method, exact, sampler, vipaint
 from benchmarks.problems import mixture_problem
 from benchmarks.report import Report, arguments, draw_intervals, interval
-from vipaint_ops import FitConfig, Observation, RefineConfig, fit_posterior, sample_posterior
-from vipaint_ops.analytic import GaussianMixturePrior
+from vipaint_ops import FitConfig, RefineConfig
 from vipaint_ops.metrics import sliced_wasserstein
 from vipaint_ops.samplers import DPSConfig, KalmanConfig, dps, kalman
 
@@ -29,37 +27,12 @@ COUNT = 1000
 PROBLEMS = ((8, 1), (80, 2))
 DPS_SCALES = (0.1, 0.5, 1.0)
 
-Method = Callable[[GaussianMixturePrior, Observation, torch.Generator], tuple[Tensor, int]]
-"""Latents ``[COUNT, dimension]`` and denoiser evaluations."""
-
-
-def vipaint(config: FitConfig) -> Method:
-    def run(prior, observation, generator):
-        posterior = fit_posterior(prior, observation, config, generator=generator)
-        refine = RefineConfig(batch_size=COUNT)
-        result = sample_posterior(prior, observation, posterior, COUNT, refine, generator=generator)
-        return result.latents, (posterior.evaluations + result.evaluations).denoiser
-
-    return run
-
-
-def sampler(function, config) -> Method:
-    def run(prior, observation, generator):
-        result = function(prior, observation, COUNT, config, generator=generator)
-        return result.latents, result.evaluations.denoiser
-
-    return run
-
-
-def exact(prior, observation, generator):
-    return prior.posterior(observation).sample(COUNT, generator), 0
-
-
+REFINE = RefineConfig(batch_size=COUNT)
 DPS_NAMES = [f"DPS, 1000 steps, scale {scale:g}" for scale in DPS_SCALES]
 METHODS: dict[str, Method] = {
     "exact samples": exact,
-    "VIPaint": vipaint(FitConfig()),
-    "VIPaint, 0 iterations": vipaint(FitConfig(iterations=0)),
+    "VIPaint": vipaint(FitConfig(), REFINE),
+    "VIPaint, 0 iterations": vipaint(FitConfig(iterations=0), REFINE),
     "Kalman, 20 steps": sampler(kalman, KalmanConfig(steps=20, batch_size=COUNT)),
 } | {name: sampler(dps, DPSConfig(1000, scale, COUNT)) for name, scale in zip(DPS_NAMES, DPS_SCALES, strict=True)}
 
@@ -67,7 +40,7 @@ METHODS: dict[str, Method] = {
 def measure(method: str, dimension: int, measurements: int, seed: int) -> tuple[float, float]:
     """Sliced W1 to exact samples, infinite where samples diverged, and evaluations a sample."""
     prior, observation, posterior = mixture_problem(dimension, measurements, seed)
-    samples, evaluations = METHODS[method](prior, observation, torch.Generator().manual_seed(seed + 10**6))
+    samples, evaluations = METHODS[method](prior, observation, COUNT, torch.Generator().manual_seed(seed + 10**6))
     reference = posterior.sample(COUNT, torch.Generator().manual_seed(seed + 2 * 10**6))
     directions = torch.Generator().manual_seed(0)
     distance = sliced_wasserstein(samples, reference, 2000, generator=directions)
@@ -90,7 +63,9 @@ def main() -> None:
     costs = {p: {m: f"{interval([c for _, c in runs[m]]).mean:.0f}" for m in METHODS} for p, runs in results.items()}
     summary = {p: {m: interval(d) for m, d in rows.items()} for p, rows in distances.items()}
     heads = [head for p in results for head in (f"W1 {p}", "evaluations/sample")]
-    report.table(["method", *heads], [[m, *(c for p in results for c in (summary[p][m], costs[p][m]))] for m in METHODS])
+    report.table(
+        ["method", *heads], [[m, *(c for p in results for c in (summary[p][m], costs[p][m]))] for m in METHODS]
+    )
     rivals = ["VIPaint, 0 iterations", "Kalman, 20 steps", *DPS_NAMES]
     differences = {
         p: {r: interval([a - b for a, b in zip(rows["VIPaint"], rows[r], strict=True)]) for r in rivals}

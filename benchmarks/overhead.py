@@ -106,7 +106,6 @@ def seeded(seed: int) -> torch.Generator:
 def time_share(report: Report, prior: DiffusionPrior, seeds: range) -> dict[str, list[dict[str, float]]]:
     """Seconds of fits and of sampling runs; says the table and whether the target is met."""
     runs: dict[str, list[dict[str, float]]] = {"fit": [], f"{BATCH} samples": []}
-    fit_posterior(prior, problem(0), FitConfig(iterations=2), generator=seeded(0))  # the first call of a network is slow
     for seed in tqdm(seeds):
         observation = problem(seed)
         posterior, seconds = timed(prior, lambda p: fit_posterior(p, observation, generator=seeded(seed)))  # noqa: B023

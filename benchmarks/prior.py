@@ -58,7 +58,8 @@ def row(name: str, images: np.ndarray, nearest: np.ndarray) -> str:
     suns = found["suns_left"] + found["suns_right"]
     return (
         f"| {name} | {found['symmetry_error'].mean():.4f} | {found['edge_agreement'].mean():.4f} "
-        f"| {(found['horizon_mismatch'] > 1).mean():.2f} | {found['palette_error'].mean():.3f} | {(suns == 1).mean():.2f} "
+        f"| {(found['horizon_mismatch'] > 1).mean():.2f} | {found['palette_error'].mean():.3f} "
+        f"| {(suns == 1).mean():.2f} "
         f"| {nearest.mean():.3f} | {np.percentile(nearest, 5):.3f} |"
     )
 
@@ -83,7 +84,9 @@ def main() -> None:
         sheet = contact_sheet([("", s) for s in samples[:40].clamp(-1, 1)], columns=8, scale=2)
         Image.fromarray(sheet).save(arguments.sheet)
     groups = {"held-out scenes": held_out, "their reconstructions": autoencoded, "samples": samples}
-    print("\n| | symmetry error | edge | horizons differ > 1 px | sky palette | exactly one sun | nearest train | 5 % |")
+    print(
+        "\n| | symmetry error | edge | horizons differ > 1 px | sky palette | exactly one sun | nearest train | 5 % |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name, images in groups.items():
         unit = (images.clamp(-1, 1).numpy() + 1) / 2

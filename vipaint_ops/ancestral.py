@@ -83,7 +83,6 @@ def guided_chain(
     streams: NoiseStreams,
     eta: float = 1.0,
     callback: Callback | None = None,
-    stage: str = "sample",
 ) -> Tensor:
     """Run the reverse chain from ``z`` at ``times[0]`` to a clean latent, correcting every prediction.
 
@@ -101,5 +100,5 @@ def guided_chain(
         mean, variance = reverse_mean(z, guided.z0, levels[i + 1], levels[i], eta)
         z = mean + math.sqrt(variance) * streams.normal(z) if variance > 0 else mean
         if callback is not None:
-            callback(Progress(stage, i + 1, len(times)))
+            callback(Progress("sample", i + 1, len(times)))
     return z

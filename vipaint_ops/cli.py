@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     demo = command("demo", "Complete the packaged scene with the embedded model, and compare with the truth.")
     demo.add_argument("--mask", default="half", metavar="NAME|FILE", help="half, box, random, pixels, or a mask file")
-    _add_noise(demo, 0.05)
+    _add_noise(demo, 0.02)
     demo.set_defaults(prior=None, prompt="", negative_prompt="", cfg=1.0)
     inpaint = command("inpaint", "Fit the posterior of a masked picture and draw samples from it.")
     fit = command("fit", "Fit the posterior of a masked picture and save it.")
@@ -101,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--posterior", required=True, metavar="FILE", help="a fit saved by fit or inpaint")
     for subparser in (inpaint, fit, sample):
         _add_picture(subparser)
-        _add_noise(subparser, None if subparser is sample else 0.05)
+        _add_noise(subparser, None if subparser is sample else 0.02)
         _add_model(subparser)
     for subparser in (demo, inpaint, fit):
         _add_fit(subparser)
@@ -109,6 +109,10 @@ def build_parser() -> argparse.ArgumentParser:
         _add_sampling(subparser)
         _add_output(subparser, default="vipaint-demo" if subparser is demo else None)
     for subparser in (demo, inpaint, fit, sample):
+        subparser.add_argument(
+            "--preset", choices=("default", "published-v1", "published-v2"), default="default",
+            help="settings to start from: the best measured, or either paper version's",
+        )  # fmt: skip
         machine = subparser.add_argument_group("machine")
         machine.add_argument("--seed", type=_integer(0, 2**62 - 1), default=0, help="same seed, same pictures")
         machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -152,10 +156,6 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("fit")
-    group.add_argument(
-        "--preset", choices=("default", "published-v1", "published-v2"), default="default",
-        help="settings to start from: the best measured, or either paper version's",
-    )  # fmt: skip
     group.add_argument("--iterations", type=_integer(0), help="gradient steps (default: the preset's)")
     group.add_argument(
         "--keypoints", type=times, metavar="T,...",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -125,6 +125,8 @@ def sample(options: argparse.Namespace) -> None:
     write_results(options, task, prior, observation, posterior, result, {"refine": dataclasses.asdict(config)})
 
 
+Config = TypeVar("Config", FitConfig, RefineConfig)
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": demo, "inpaint": inpaint, "fit": fit, "sample": sample,
 }  # fmt: skip
@@ -176,13 +178,20 @@ def _device(name: str) -> torch.device:
 
 
 def _fit_config(options: argparse.Namespace) -> FitConfig:
-    preset = FitConfig if options.preset == "default" else getattr(FitConfig, options.preset.replace("-", "_"))
     given = _given(options, "iterations", "keypoints")
-    return dataclasses.replace(preset(), checkpointing=options.checkpointing, **given)
+    return dataclasses.replace(_preset(FitConfig, options), checkpointing=options.checkpointing, **given)
 
 
 def _refine_config(options: argparse.Namespace) -> RefineConfig:
-    return RefineConfig(batch_size=options.batch_size, **_given(options, "steps", "guidance"))
+    given = _given(options, "steps", "guidance")
+    return dataclasses.replace(_preset(RefineConfig, options), batch_size=options.batch_size, **given)
+
+
+def _preset(kind: type[Config], options: argparse.Namespace) -> Config:
+    make: Callable[[], Config] = (
+        kind if options.preset == "default" else getattr(kind, options.preset.replace("-", "_"))
+    )
+    return make()
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

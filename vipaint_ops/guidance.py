@@ -32,11 +32,14 @@ class GuidanceConfig:
         dps_scale: DPS step size zeta (published: 0.3 to 1 at 1000 steps).
         solver_iterations: dimension of the Krylov space in which S is inverted, Kalman only.
         spread_iterations: Lanczos iterations for a draw from N(0, C), Kalman only; 0 adds no spread.
+        spread_above: noise-to-signal ratio sigma / (alpha data_std) below which no spread is added: what it would
+            add there is fine noise that the few solver iterations cannot keep out of the observed part.
     """
 
     dps_scale: float = 1.0
-    solver_iterations: int = 8
+    solver_iterations: int = 5
     spread_iterations: int = 4
+    spread_above: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -82,21 +85,24 @@ def dps(prior, observation, z, t, s, streams, config) -> Guided:
 
 def pseudo_inverse(prior, observation, z, t, s, streams, config) -> Guided:
     """PiGDM (eq. 6-8): S taken as r^2 A A^T + sigma_y^2 with one variance r^2 for every latent."""
-    model = _Linearised(prior, observation, z, t, streams)
-    return Guided(model.z0, model.z0 + model.gain_times(model.residual / model.diagonal))
+    model = _Linearised(prior, observation, z, t)
+    variance = clean_variance(prior.schedule.level(t), prior.data_std)
+    gain = decoder_gain(prior, model.z0, model.picture, variance**0.5, streams)
+    seen = observation.operator.squared((variance * gain).expand_as(model.picture))
+    return Guided(model.z0, model.z0 + model.gain_times(model.residual / (seen + observation.noise_std**2)))
 
 
 def kalman(prior, observation, z, t, s, streams, config) -> Guided:
     """The Kalman update with Tweedie's covariance, and a draw from what it leaves uncertain.
 
-    S is inverted in a small Krylov space. The spread follows
-    Matheron's rule: with e ~ N(0, C) and n ~ N(0, sigma_y^2), the same solve applied to
-    y - A D(zh) - J e - n gives zh + e + C J^T S^-1 (...) ~ N(E[z_0 | z_t, y], Cov[z_0 | z_t, y]),
-    which is the exact law for a Gaussian prior (TMPD, Boys et al. 2023, gives the mean).
+    S is inverted in a small Krylov space. The spread follows Matheron's rule: with e ~ N(0, C) and n ~ N(0, sigma_y^2),
+    the same solve applied to y - A D(zh) - J e - n gives zh + e + C J^T S^-1 (...) ~ N(E[z_0 | z_t, y],
+    Cov[z_0 | z_t, y]), which is the exact law for a Gaussian prior (TMPD, Boys et al. 2023, gives the mean).
     """
-    model = _Linearised(prior, observation, z, t, streams)
+    model = _Linearised(prior, observation, z, t)
     residual, z0 = model.residual, model.z0
-    if config.spread_iterations > 0:
+    level = prior.schedule.level(t)
+    if config.spread_iterations > 0 and level.sigma > config.spread_above * prior.data_std * level.alpha:
         spread = model.draw(streams.normal(z0), config.spread_iterations)
         noise = observation.noise_std * streams.normal(residual)
         residual = residual - model.forward(spread) - torch.where(observation.observed, noise, 0.0)
@@ -110,22 +116,20 @@ CORRECTIONS: dict[str, Correction] = {"dps": dps, "pseudo_inverse": pseudo_inver
 class _Linearised:
     """Denoiser and measurement linearised at z_t: products with C, C J^T, J and S."""
 
-    step = 0.05
-    """Length of the decoder's finite difference, in standard deviations of the latent."""
+    step = 0.3
+    """Length of the decoder's finite difference, in standard deviations of z_0 given z_t."""
 
-    def __init__(self, prior, observation, z, t, streams):
+    def __init__(self, prior, observation, z, t):
         level = prior.schedule.level(t)
         self._prior, self._observation = prior, observation
         self._scale = level.sigma**2 / level.alpha
+        self._std = clean_variance(level, prior.data_std) ** 0.5
         with torch.enable_grad():
             self._z = z.detach().requires_grad_()
             self._prediction = prior.denoise(self._z, t)
             picture = prior.decode(self._prediction)
             self._residual = observation.residual(picture)
-        self.z0, self.residual = self._prediction.detach(), self._residual.detach()
-        variance = clean_variance(level, prior.data_std)
-        gain = decoder_gain(prior, self.z0, picture, variance**0.5, streams)
-        self.diagonal = observation.operator.squared((variance * gain).expand_as(picture)) + observation.noise_std**2
+        self.z0, self.picture, self.residual = self._prediction.detach(), picture.detach(), self._residual.detach()
 
     def gain_times(self, u: Tensor) -> Tensor:
         """C J^T u."""
@@ -139,7 +143,7 @@ class _Linearised:
 
     def forward(self, v: Tensor) -> Tensor:
         """J v."""
-        length = self.step * self._prior.data_std / _column(_mean(v**2).sqrt().clamp(min=1e-30), v)
+        length = self.step * self._std / _column(_mean(v**2).sqrt().clamp(min=1e-30), v)
         with torch.no_grad():
             moved = self._observation.residual(self._prior.decode(self.z0 + length * v))
         return (self.residual - moved) / _column(length.flatten(), moved)
@@ -153,7 +157,9 @@ class _Linearised:
         of a network's Jacobian; where the energy comes out negative it is taken as zero.
         """
         noise_variance = self._observation.noise_std**2
-        basis, moves, images = [], [], []
+        basis: list[Tensor] = []
+        moves: list[Tensor] = []
+        images: list[Tensor] = []
         vector = residual
         for _ in range(iterations):
             for other in basis + basis:

@@ -127,10 +127,11 @@ def test_another_size_or_schedule_is_refused(tmp_path, other, message):
         q.check(other)
 
 
-def test_the_tensors_count_and_not_what_the_header_says_of_them(tmp_path):
+@pytest.mark.parametrize("shape", [(2, 4), (4, 2)])
+def test_a_header_that_contradicts_the_tensors_fits_nothing(tmp_path, shape):
     q = HierarchicalPosterior.load(saved(tmp_path, latent_shape="[4, 2]"))
-    with pytest.raises(InputError, match=r"latent_shape .*\[2, 4\].*\[4, 2\]"):
-        q.check(gaussian(shape=(4, 2)))
+    with pytest.raises(InputError, match="latent_shape"):
+        q.check(gaussian(shape=shape))
 
 
 def test_another_model_is_refused(tmp_path):

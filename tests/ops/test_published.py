@@ -232,9 +232,7 @@ def test_fit_lowers_its_own_loss(preset, schedule):
     assert not any("bound" in record for record in fitted.history)
 
 
-@pytest.mark.parametrize(
-    ("preset", "denoiser", "decoder"), [("published_v1", 3 * 5, 5), ("published_v2", 3 + 9, 1)]
-)
+@pytest.mark.parametrize(("preset", "denoiser", "decoder"), [("published_v1", 3 * 5, 5), ("published_v2", 3 + 9, 1)])
 def test_fit_costs_what_the_published_code_does(preset, denoiser, decoder):
     _, _, fitted = fit(preset, iterations=4)
     assert fitted.evaluations == Evaluations(4 * denoiser, 4 * denoiser, 4 * decoder, 4 * decoder)

@@ -18,7 +18,7 @@ from ..progress import Callback
 class KalmanConfig:
     """``steps`` reverse steps, even in log-SNR; ``settings`` of the correction."""
 
-    steps: int = 12
+    steps: int = 16
     batch_size: int = 8
     settings: GuidanceConfig = field(default_factory=GuidanceConfig)
 

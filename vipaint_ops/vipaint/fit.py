@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -62,6 +63,14 @@ class FitConfig:
     def __post_init__(self):
         if self.keypoints is not None:
             check_times(self.keypoints)
+        ratios = self.keypoint_ratios
+        if not ratios or ratios[-1] <= 0 or any(a <= b for a, b in pairwise(ratios)):
+            raise InputError(f"keypoint_ratios are {list(ratios)}; give one or more positive ones, decreasing")
+        for name, least in (("iterations", 0), ("samples", 1), ("start_chains", 2), ("start_steps", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if not 0 < self.eta <= 1:
+            raise InputError(f"eta is {self.eta}; it must be above 0 and at most 1")
         if self.objective not in RECIPES:
             raise InputError(f"objective is {self.objective!r}; choose one of {', '.join(RECIPES)}")
 
@@ -147,20 +156,21 @@ def fit_posterior(
     Raises:
         InputError: the objective is not defined for the observation.
     """
+    # Sampling draws its streams from the seed itself, so that a fit and a run of the same seed share no noise.
     config = config or FitConfig()
     counted = CountedPrior(prior, config.checkpointing)
     observation = observation.to(prior.device, prior.dtype)
     seed = NoiseStreams.seed_from(generator)
     times = config.keypoints or keypoint_times(prior.schedule, prior.data_std, config.keypoint_ratios)
     recipe = RECIPES[config.objective](prior, counted, observation, config)
-    posterior = recipe.start(times, seed)
+    posterior = recipe.start(times, seed + 1)
     parameters = [posterior.means, posterior.log_stds, posterior.gates]
     rates = [config.mean_rate * prior.data_std, config.log_std_rate, config.gate_rate]
     optimiser = torch.optim.Adam(
         [{"params": [p], "lr": rate} for p, rate in zip(parameters, rates, strict=True)], betas=config.betas
     )
     decay = torch.optim.lr_scheduler.StepLR(optimiser, step_size=10, gamma=config.rate_decay)
-    streams = NoiseStreams(seed + 1, range(config.samples))
+    streams, bound_streams = (NoiseStreams(seed + i, range(config.samples)) for i in (2, 3))
     for iteration in range(config.iterations):
         with torch.enable_grad():
             for parameter in parameters:
@@ -173,7 +183,7 @@ def fit_posterior(
         decay.step()
         record = _summary(terms)
         if config.objective == "bound" and config.bound_every and (iteration + 1) % config.bound_every == 0:
-            top = top_kl(counted, posterior, config.samples, streams).mean().item()
+            top = top_kl(counted, posterior, config.samples, bound_streams).mean().item()
             record |= {"top_kl": top, "bound": -(record["likelihood"] + record["transitions"] + top)}
         posterior.history.append(record)
         if callback is not None:

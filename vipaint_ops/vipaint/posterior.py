@@ -111,16 +111,15 @@ class HierarchicalPosterior:
             InputError: the latent shape, the noise schedule or the model differ.
         """
         found = describe(prior)
-        fitted = self.metadata | {"latent_shape": json.dumps(list(self.latent_shape))}
-        for key, remedy in (
-            ("latent_shape", "use a picture of the size it was fitted to"),
-            ("schedule", "load the model it was fitted with"),
-            ("prior", "load the model it was fitted with"),
+        for key, fitted, remedy in (
+            ("latent_shape", json.dumps(list(self.latent_shape)), "use a picture of the size it was fitted to"),
+            ("latent_shape", self.metadata.get("latent_shape"), "use a picture of the size it was fitted to"),
+            ("schedule", self.metadata.get("schedule"), "load the model it was fitted with"),
+            ("prior", self.metadata.get("prior"), "load the model it was fitted with"),
         ):
-            if fitted.get(key) != found[key]:
+            if fitted != found[key]:
                 raise InputError(
-                    f"the posterior was fitted for {key} {fitted.get(key)!r}, here it is {found[key]!r}: "
-                    f"{remedy}, or fit again"
+                    f"the posterior was fitted for {key} {fitted!r}, here it is {found[key]!r}: {remedy}, or fit again"
                 )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> HierarchicalPosterior:

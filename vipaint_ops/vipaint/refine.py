@@ -36,7 +36,7 @@ class RefineConfig:
     """
 
     guidance: str = "kalman"
-    steps: int = 8
+    steps: int = 12
     eta: float = 1.0
     batch_size: int = 8
     settings: GuidanceConfig = field(default_factory=GuidanceConfig)
@@ -70,9 +70,7 @@ def _guided(
 ) -> Tensor:  # fmt: skip
     """The library's own: a correction before every reverse step."""
     times = time_grid(prior.schedule, start, end_time(prior.schedule, prior.data_std), config.steps)
-    return guided_chain(
-        prior, observation, z, times, config.guidance, config.settings, streams, config.eta, callback
-    )
+    return guided_chain(prior, observation, z, times, config.guidance, config.settings, streams, config.eta, callback)
 
 
 def sample_posterior(
