@@ -81,11 +81,6 @@ def contact_sheet(
     return sheet
 
 
-def keypoint_means(items: Sequence[tuple[str, Tensor]]) -> Pixels:
-    """Lay the decoded means of a posterior's keypoints out in a row, noisiest first; items as in a contact sheet."""
-    return contact_sheet(items, columns=len(items))
-
-
 def show_hole(picture: Tensor, mask: Tensor) -> Tensor:
     """Draw a picture with its hole as pale diagonal stripes, ``[1, channels, height, width]`` in [-1, 1].
 

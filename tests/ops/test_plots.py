@@ -81,13 +81,6 @@ def test_a_sheet_of_nothing_or_of_several_sizes_is_refused(items):
         plots.contact_sheet(items, columns=2)
 
 
-def test_keypoint_means_stand_in_one_row_in_order():
-    tiles = [picture(seed) for seed in range(3)]
-    row = plots.keypoint_means([(f"t = {t}", tile[None]) for t, tile in zip((0.6, 0.4, 0.3), tiles, strict=True)])
-    places = [contains(row, eight_bit(tile, 24))[0] for tile in tiles]
-    assert len({top for top, _ in places}) == 1 and places == sorted(places, key=lambda place: place[1])
-
-
 def test_show_hole_keeps_what_is_observed_and_never_reads_what_is_hidden():
     mask = masks.half_plane(32, 32)
     observed = torch.where(mask == 1, picture(0, 32, 32)[None], torch.nan)

@@ -256,9 +256,9 @@ def test_refinement_costs_what_the_published_code_does(preset, expected):
 def test_refinement_lowers_the_misfit_of_the_observation(preset):
     prior, observation, fitted = fit(preset)
     config = getattr(RefineConfig, preset)()
-    result = sample_posterior(prior, observation, fitted, 4, config, generator=seeded())
+    result = sample_posterior(prior, observation, fitted, 16, config, generator=seeded())
     counted = CountedPrior(prior)
-    z = fitted.sample(counted, 4, NoiseStreams(0, range(4)))
+    z = fitted.sample(counted, 16, NoiseStreams(0, range(16)))
     before = observation.residual(counted.denoise(z, fitted.times[-1])).abs().mean()
     assert observation.residual(result.images).abs().mean() < 0.3 * before
 
