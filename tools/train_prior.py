@@ -4,6 +4,8 @@
     python -m tools.train_prior denoiser    --minutes 50 --work build/prior
     python -m tools.train_prior export      --work build/prior --out vipaint_ops/assets/embedded_prior.safetensors
 
+    python -m tools.train_prior unpack      --work build/prior     # what is shipped, to train it further with --resume
+
 Each stage writes a checkpoint every few minutes; learning rates follow a cosine in elapsed time. With --resume the
 denoiser starts from the average saved last, with a fresh optimiser.
 """
@@ -59,6 +61,15 @@ class Average:
             mean.lerp_(value, weight)
 
 
+def descend(loss: Tensor, model: nn.Module, optimiser: torch.optim.Optimizer, average: Average) -> None:
+    """One clipped gradient step, followed by the average."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    average.update(model)
+
+
 class Clock:
     """Cosine learning rate over a budget of wall-clock minutes, with a short warm-up."""
 
@@ -112,11 +123,7 @@ def train_autoencoder(work: Path, minutes: float, seed: int = 0, batch: int = 16
             out = model.decode(latent.sample()).sample
         kl = latent.kl().mean() / latent.mean[0].numel()
         loss = (out.float() - x).abs().mean() + 0.5 * gradient_l1(out.float(), x) + 1e-4 * kl
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        average.update(model)
+        descend(loss, model, optimiser, average)
         step += 1
         if step % 500 == 0 or clock.progress >= 1:
             psnr = reconstruction_psnr(average.module, held_out)
@@ -192,11 +199,7 @@ def train_denoiser(work: Path, minutes: float, resume: bool = False, seed: int =
         with torch.autocast("cpu", dtype=torch.bfloat16):
             out = model(z, t * (BETAS["steps"] - 1)).sample
         loss = F.mse_loss(out.float(), target)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        average.update(model)
+        descend(loss, model, optimiser, average)
         step += 1
         if step % 1000 == 0 or clock.progress >= 1:
             quarters = " ".join(f"{q:.4f}" for q in validation_loss(average.module, held_out, schedule))
@@ -221,17 +224,25 @@ def export(work: Path, out: Path) -> None:
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 
+def unpack(work: Path, exported: Path) -> None:
+    """The inverse of :func:`export`, to go on training from what is shipped; whitening again changes nothing."""
+    tensors = {k: v.float() for k, v in load_file(exported).items()}
+    for name in ("autoencoder", "denoiser"):
+        part = {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
+        save_file(part, work / f"{name}.safetensors")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("autoencoder", "denoiser", "export"))
+    parser.add_argument("stage", choices=("autoencoder", "denoiser", "export", "unpack"))
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--resume", action="store_true", help="start the denoiser from the one saved last")
     parser.add_argument("--work", type=Path, default=Path("build/prior"))
     parser.add_argument("--out", type=Path, default=Path("vipaint_ops/assets/embedded_prior.safetensors"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    if arguments.stage == "export":
-        export(arguments.work, arguments.out)
+    if arguments.stage in ("export", "unpack"):
+        {"export": export, "unpack": unpack}[arguments.stage](arguments.work, arguments.out)
     elif arguments.stage == "autoencoder":
         train_autoencoder(arguments.work, arguments.minutes)
     else:
