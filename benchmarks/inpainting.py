@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tools import scene_checker, scenes
+from tools.train_prior import to_unit
 from vipaint_ops import FitConfig, Observation, fit_posterior, load_embedded_prior, metrics, operators, sample_posterior
 from vipaint_ops.masks import box, half_plane
 from vipaint_ops.samplers import BlendedConfig, DPSConfig, KalmanConfig, blended, dps, kalman
@@ -59,10 +60,6 @@ METHODS: dict[str, Callable[..., Result]] = {
     "DPS, scale 1": _sampler(dps, DPSConfig(steps=100, scale=1.0)),
     "replacement": _sampler(blended, BlendedConfig(steps=100)),
 }
-
-
-def to_unit(images) -> Tensor:
-    return torch.as_tensor(np.asarray(images, dtype=np.float32)) * 2 - 1
 
 
 def judge(samples: Tensor, truth: Tensor, autoencoded: Tensor, mask: Tensor) -> dict[str, np.ndarray]:

@@ -195,8 +195,8 @@ class _Linearised:
             left, whole = _dot(rest, rest).sqrt(), _dot(products[-1], products[-1]).sqrt()
             inverse = torch.where(left > rounding * whole, 1 / left, 0.0)
             basis.append(_column(inverse, rest) * rest)
-        v = torch.stack([b.flatten(1) for b in basis[:-1]], 1)
-        h = v @ torch.stack([p.flatten(1) for p in products], 2)
+        v = _rows(basis[:-1])
+        h = v @ _rows(products).mT
         eigenvalues, eigenvectors = torch.linalg.eigh((h + h.mT) / 2)
         first = eigenvectors[:, 0, :] * eigenvalues.clamp(min=0).sqrt()
         combined = torch.einsum("bij,bj->bi", eigenvectors, first)

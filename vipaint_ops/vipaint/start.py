@@ -47,8 +47,8 @@ def matched_posterior(
     level = prior.schedule.level(times[0])
     means[0], log_stds[0] = mean, 0.5 * _marginal(level, variance).log()
     posterior = HierarchicalPosterior(times, means, log_stds, gates, eta)
-    z = level.alpha * draws + level.sigma * streams.normal(draws)
     for k in range(1, len(times)):
+        z = level.alpha * draws + level.sigma * streams.normal(draws)
         above, level = level, prior.schedule.level(times[k])
         a, _ = transition(level, above)
         slope = a * _marginal(level, variance) / _marginal(above, variance)
@@ -59,7 +59,6 @@ def matched_posterior(
         means[k] = (level.alpha * mean - gate * p_mean.mean(0)) / ((1 - gate) * level.alpha)
         log_stds[k] = 0.5 * (_marginal(level, variance) - slope**2 * _marginal(above, variance)).log()
         gates[k] = gate.logit()
-        z = level.alpha * draws + level.sigma * streams.normal(draws)
     return posterior
 
 
