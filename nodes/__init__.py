@@ -13,8 +13,28 @@ async def comfy_entrypoint() -> ComfyExtension:
     # Imported here, so that tools which import the pack's folder outside ComfyUI do not need ComfyUI.
     from comfy_api.v0_0_2 import ComfyExtension, io
 
+    from .composite import CompositeObserved
+    from .inpaint import Inpaint
+    from .ldm import LDMClassLabel, LoadLDMCheckpoint
+    from .observe import ObserveInpaint
+    from .posterior import FitPosterior, SamplePosterior
+    from .posterior_files import LoadPosterior, SavePosterior, register_folder
+
     class VIPaintExtension(ComfyExtension):
+        async def on_load(self) -> None:
+            register_folder()
+
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
-            return []
+            return [
+                Inpaint,
+                ObserveInpaint,
+                FitPosterior,
+                SamplePosterior,
+                CompositeObserved,
+                SavePosterior,
+                LoadPosterior,
+                LoadLDMCheckpoint,
+                LDMClassLabel,
+            ]
 
     return VIPaintExtension()

@@ -188,7 +188,7 @@ def train_denoiser(work: Path, minutes: float, resume: bool = False, seed: int =
     if resume:
         model.load_state_dict(load_file(work / "denoiser.safetensors"))
     average = Average(model, 0.9995)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     clock, step = Clock(minutes, hold=0.3), 0
     while clock.progress < 1:
         for group in optimiser.param_groups:

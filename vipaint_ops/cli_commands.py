@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from .embedded import EMBEDDED_SIZE, is_embedded, load_embedded_prior
 from .errors import InputError
 from .observation import Observation
 from .operators import Inpainting
-from .pictures import centre_square, load_image, load_mask, pad_to_multiple
+from .pictures import centre_square, load_image, load_mask, pad_observation
 from .progress import Callback, Progress
 from .vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
 
@@ -51,14 +50,14 @@ class Task:
 
     def observe(self, prior: DiffusersPrior, noise_std: float) -> tuple[DiffusersPrior, Observation]:
         """The model for the picture's size, padded to one it takes, and the observation of that size."""
-        picture, mask = pad_to_multiple(self.picture, self.mask, prior.picture_multiple)
-        return prior.for_size(*picture.shape[2:]), Observation(mask * picture, Inpainting(mask), noise_std)
+        observation = Observation(self.mask * self.picture, Inpainting(self.mask), noise_std)
+        padded = pad_observation(observation, prior.picture_multiple)
+        return prior.for_size(*padded.y.shape[2:]), padded
 
     @property
     def digest(self) -> str:
-        """Names the known pixels, in 8-bit steps, so that a fit is not used for another picture."""
-        steps = torch.where(self.mask > 0, self.picture * 127.5, 1000.0).round().short()
-        return hashlib.sha256(f"{tuple(steps.shape)}".encode() + steps.numpy().tobytes()).hexdigest()[:16]
+        """Names the known pixels."""
+        return Observation(self.mask * self.picture, Inpainting(self.mask), 1.0).digest
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callback]:

@@ -22,11 +22,9 @@ from . import masks, metrics, plots
 from .ancestral import SampleResult
 from .diffusers_prior import DiffusersPrior
 from .errors import InputError
-from .noise import NoiseStreams
 from .observation import Observation
 from .operators import Inpainting
 from .pictures import crop_to, save_image
-from .prior import CountedPrior
 from .vipaint import HierarchicalPosterior
 
 if TYPE_CHECKING:
@@ -106,29 +104,19 @@ def _save_plots(
     items = [("observed", plots.show_hole(task.picture, task.mask))]
     items += [(f"sample {i}", image[None]) for i, image in enumerate(images)]
     items += [] if task.truth is None else [("truth", task.truth)]
+    expected = [
+        (f"t = {time:.3f}", crop_to(image[None].float().cpu(), *size))
+        for time, images_at in posterior.expectations(prior, EXPECTED)
+        for image in images_at
+    ]
     pictures = {
         "sheet": plots.contact_sheet(items, columns=math.ceil((2 * len(items)) ** 0.5)),
-        "keypoints": plots.contact_sheet(_expectations(prior, posterior, *size), columns=EXPECTED),
+        "keypoints": plots.contact_sheet(expected, columns=EXPECTED),
     }
     if posterior.history:
         pictures["fit"] = plots.fit_curves(posterior.history)
     for name, pixels in pictures.items():
         Image.fromarray(pixels).save(folder / f"{name}.png")
-
-
-def _expectations(
-    prior: DiffusersPrior, posterior: HierarchicalPosterior, height: int, width: int
-) -> list[tuple[str, Tensor]]:
-    """What the model expects of a few draws at every keypoint, decoded, noisiest first (VIPaint, figure 1)."""
-    counted, items = CountedPrior(prior), []
-    posterior = posterior.to(prior.device, prior.dtype)
-    with torch.no_grad():
-        for keypoint in posterior.walk(counted, EXPECTED, NoiseStreams(0, range(EXPECTED))):
-            images = counted.decode(counted.denoise(keypoint.z, keypoint.time))
-            items += [
-                (f"t = {keypoint.time:.3f}", crop_to(image[None].float().cpu(), height, width)) for image in images
-            ]
-    return items
 
 
 def _metrics(task: Task, decoded: Tensor, images: Tensor, noise_std: float) -> dict[str, Any]:

@@ -179,6 +179,27 @@ def composite(images: Tensor, picture: Tensor, mask: Tensor, feather: int = 0) -
     return torch.where(mask == 1, picture, blended)
 
 
+def match_colours(images: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
+    """Shift and scale each channel of samples so that their observed part has the picture's mean and deviation.
+
+    Args:
+        images: samples, ``[batch, channels, height, width]``.
+        picture: the observed picture, ``[1, channels, height, width]``.
+        mask: ``[1, 1, height, width]`` in [0, 1]; pixels count by it.
+    """
+    mean, deviation = _moments(images, mask)
+    wanted_mean, wanted_deviation = _moments(torch.where(mask > 0, picture, 0.0), mask)
+    smallest = torch.finfo(images.dtype).eps
+    return wanted_mean + (images - mean) * wanted_deviation / deviation.clamp(min=smallest)
+
+
+def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over the observed pixels."""
+    weight = mask / mask.sum()
+    mean = (weight * x).sum((2, 3), keepdim=True)
+    return mean, (weight * (x - mean) ** 2).sum((2, 3), keepdim=True).sqrt()
+
+
 def _as_mask(observed: Tensor) -> Tensor:
     return observed.float()[None, None]
 

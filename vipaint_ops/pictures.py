@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import InputError
+from .observation import Observation
+from .operators import Inpainting
 
 
 def load_image(path: str | Path) -> Tensor:
@@ -54,6 +56,14 @@ def pad_to_multiple(image: Tensor, mask: Tensor, multiple: int) -> tuple[Tensor,
     height, width = image.shape[-2:]
     border = (0, -width % multiple, 0, -height % multiple)
     return F.pad(image, border, mode="replicate"), F.pad(mask, border)
+
+
+def pad_observation(observation: Observation, multiple: int) -> Observation:
+    """An inpainting observation of the picture that :func:`pad_to_multiple` makes of its own."""
+    assert isinstance(observation.operator, Inpainting)
+    mask = observation.operator.mask.expand(1, 1, *observation.y.shape[2:])
+    y, mask = pad_to_multiple(observation.y, mask, multiple)
+    return Observation(mask.sign() * y, Inpainting(mask), observation.noise_std)
 
 
 def crop_to(images: Tensor, height: int, width: int) -> Tensor:

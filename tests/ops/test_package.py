@@ -1,7 +1,6 @@
 """The package from outside: what it imports, what ComfyUI loads, and what the README promises."""
 
 import ast
-import asyncio
 import importlib.util
 import re
 import shlex
@@ -71,17 +70,6 @@ def test_every_promised_name_is_public():
     assert not [name for name in vipaint_ops.__all__ if not hasattr(vipaint_ops, name)]
 
 
-@pytest.fixture
-def host_api(monkeypatch):
-    """A stand-in for the two classes of ComfyUI's V3 node API that the entry point uses."""
-    api = types.ModuleType("comfy_api.v0_0_2")
-    api.ComfyExtension = type("ComfyExtension", (), {})
-    api.io = types.SimpleNamespace(ComfyNode=object)
-    monkeypatch.setitem(sys.modules, "comfy_api", types.ModuleType("comfy_api"))
-    monkeypatch.setitem(sys.modules, "comfy_api.v0_0_2", api)
-    return api
-
-
 def load_pack(monkeypatch, folder: Path) -> types.ModuleType:
     """Load the pack's root as ComfyUI does: under its path for a name, dots replaced."""
     name = str(folder).replace(".", "_x_")
@@ -93,20 +81,11 @@ def load_pack(monkeypatch, folder: Path) -> types.ModuleType:
     return module
 
 
-def test_comfyui_finds_an_extension_whatever_the_folder_is_called(monkeypatch, tmp_path, host_api):
-    folder = tmp_path / "ComfyUI-VIPaint.v1"
-    folder.symlink_to(ROOT, target_is_directory=True)
-    pack = load_pack(monkeypatch, folder)
-    assert not hasattr(pack, "NODE_CLASS_MAPPINGS"), "ComfyUI would never ask the V3 entry point"
-    assert pack.WEB_DIRECTORY == "./web"
-    extension = asyncio.run(pack.comfy_entrypoint())
-    assert isinstance(extension, host_api.ComfyExtension)
-    assert asyncio.run(extension.get_node_list()) == []
-
-
 def test_the_pack_is_harmless_to_import_without_comfyui(monkeypatch):
     assert "comfy_api" not in sys.modules
-    assert load_pack(monkeypatch, ROOT).comfy_entrypoint
+    pack = load_pack(monkeypatch, ROOT)
+    assert pack.comfy_entrypoint and pack.WEB_DIRECTORY == "./web"
+    assert not hasattr(pack, "NODE_CLASS_MAPPINGS"), "ComfyUI would never ask the V3 entry point"
 
 
 def test_the_version_is_one_and_every_direct_dependency_has_a_tested_one():

@@ -104,6 +104,20 @@ class HierarchicalPosterior:
             *_, last = self.walk(prior, count, streams)
         return last.z
 
+    def expectations(self, prior: DiffusionPrior, count: int) -> list[tuple[float, Tensor]]:
+        """What the model expects of ``count`` draws at every keypoint, noisiest first (VIPaint, figure 1).
+
+        Returns:
+            The time of each keypoint with E[z_0 | z] decoded, ``[count, channels, height, width]``.
+        """
+        counted, streams = CountedPrior(prior), NoiseStreams(0, range(count))
+        here = self.to(prior.device, prior.dtype)
+        with torch.no_grad():
+            return [
+                (keypoint.time, counted.decode(counted.denoise(keypoint.z, keypoint.time)))
+                for keypoint in here.walk(counted, count, streams)
+            ]
+
     def check(self, prior: DiffusionPrior) -> None:
         """Refuse a prior that this posterior was not fitted with.
 

@@ -1,0 +1,52 @@
+"""The node that puts known pixels back."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.v0_0_2 import io
+
+from ..vipaint_ops import masks
+from ..vipaint_ops.errors import InputError
+from .pictures import images as to_images
+from .pictures import observed, pictures, single_picture
+
+FEATHER_TOOLTIP = (
+    "Over how many pixels into the hole a difference of colour at its edge fades out. 0 changes nothing in the hole."
+)
+MATCH_TOOLTIP = "Shift and scale each sample's colours so that its known part has the original's mean and contrast."
+
+
+class CompositeObserved(io.ComfyNode):
+    """Known pixels, exactly as they were, over samples."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintCompositeObserved",
+            display_name="Composite Observed",
+            category="VIPaint",
+            description="Pastes the known pixels of the original over every sample, bit for bit, so that only the hole "
+            "is new.",
+            inputs=[
+                io.Image.Input("images", tooltip="Samples, any number of them."),
+                io.Image.Input("original", tooltip="The picture that was restored, of the same size."),
+                io.Mask.Input("mask", tooltip="The same mask: 1 (white) is the hole."),
+                io.Int.Input("feather", default=0, min=0, max=256, tooltip=FEATHER_TOOLTIP),
+                io.Boolean.Input("colour_match", default=False, tooltip=MATCH_TOOLTIP),
+            ],
+            outputs=[io.Image.Output("composited", tooltip="The samples with the known pixels put back.")],
+        )
+
+    @classmethod
+    def execute(cls, images, original, mask, feather, colour_match) -> io.NodeOutput:
+        picture, samples = single_picture(original), pictures(images)
+        if samples.shape[2:] != picture.shape[2:]:
+            found, wanted = ("x".join(map(str, p.shape[2:])) for p in (samples, picture))
+            raise InputError(f"images are {found} and original {wanted} (height x width): composite before resizing")
+        known = observed(mask, *picture.shape[2:])
+        if colour_match:
+            samples = masks.match_colours(samples, picture, known)
+        composited = to_images(masks.composite(samples, picture, known, feather))
+        # From [0, 1] to [-1, 1] and back rounds, so the known pixels come from the original itself.
+        kept = (known == 1).movedim(1, -1)
+        return io.NodeOutput(torch.where(kept, original[..., :3].to(composited), composited))

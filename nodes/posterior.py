@@ -1,0 +1,209 @@
+"""The nodes that fit a posterior and draw samples from it."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.v0_0_2 import io
+from torch import Tensor
+
+from ..vipaint_ops import plots
+from ..vipaint_ops.errors import InputError
+from ..vipaint_ops.observation import Observation
+from ..vipaint_ops.pictures import crop_to, pad_observation
+from ..vipaint_ops.vipaint import HierarchicalPosterior, fit_posterior, sample_posterior
+from .host import CHECKPOINTING, HostPrior, picture_multiple, with_host_prior
+from .observe import ObservationSocket
+from .pictures import images as to_images
+from .presets import FITS, GUIDANCE, fit_config, refine_config
+
+PosteriorSocket = io.Custom("VIPAINT_POSTERIOR")
+
+SEED = {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True}
+GUIDER_TOOLTIP = "The model with its prompts and guidance, from CFGGuider or BasicGuider. LoRAs and ControlNets on it apply."
+VAE_TOOLTIP = "The VAE that belongs to the model."
+CHECKPOINTING_TOOLTIP = (
+    "Recompute activations in the backward pass: about a third slower, half the memory. auto: where memory is short."
+)
+_DRAWS = 4
+_NOT_FINITE = "the run diverged to NaN or infinite values: raise noise_level, or load the model in fp32 or bf16"
+
+
+class FitPosterior(io.ComfyNode):
+    """The variational fit."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintFitPosterior",
+            display_name="Fit Posterior",
+            category="VIPaint",
+            description="Fits a distribution of noisy latents to what is known of a picture, through the model. Fit "
+            "once, then draw as many samples as you like with Sample Posterior.",
+            inputs=[
+                io.Guider.Input("guider", tooltip=GUIDER_TOOLTIP),
+                io.Vae.Input("vae", tooltip=VAE_TOOLTIP),
+                ObservationSocket.Input("observation", tooltip="What is known, from an Observe node."),
+                io.Int.Input("seed", **SEED, tooltip="The same seed gives the same fit."),
+                io.Combo.Input(
+                    "preset", options=list(FITS), default="quality",
+                    tooltip="quality: 50 iterations. fast: half of them with half the walks. published v1 and v2: the "
+                    "two published settings, errors included, for comparison.",
+                ),
+                io.String.Input(
+                    "keypoints", default="",
+                    tooltip="Times between 1 (noise) and 0 (clean) at which the posterior is fitted, decreasing, such "
+                    "as 0.55, 0.4. Empty: the preset's, which are noise levels and suit any model.",
+                ),
+                io.Int.Input(
+                    "iterations", default=-1, min=-1, max=1000,
+                    tooltip="Gradient steps; -1: the preset's, 0: the guided start alone, without a fit.",
+                ),
+                io.Int.Input(
+                    "samples", default=0, min=0, max=64,
+                    tooltip="Monte-Carlo walks in each iteration: time and memory grow with them. 0: the preset's.",
+                ),
+                io.Float.Input(
+                    "mean_rate", default=0.0, min=0.0, max=10.0, step=0.01, round=0.0001,
+                    tooltip="Learning rate of the means, in standard deviations of the latent. 0: the preset's.",
+                ),
+                io.Float.Input(
+                    "log_std_rate", default=0.0, min=0.0, max=10.0, step=0.01, round=0.0001,
+                    tooltip="Learning rate of the logarithm of the standard deviations. 0: the preset's.",
+                ),
+                io.Float.Input(
+                    "gate_rate", default=0.0, min=0.0, max=10.0, step=0.01, round=0.0001,
+                    tooltip="Learning rate of the gates between keypoints. 0: the preset's.",
+                ),
+                io.Combo.Input(
+                    "checkpointing", options=list(CHECKPOINTING), default="auto", tooltip=CHECKPOINTING_TOOLTIP
+                ),
+            ],
+            outputs=[
+                PosteriorSocket.Output("posterior", tooltip="For Sample Posterior and Save Posterior."),
+                io.Image.Output("loss_plot", tooltip="The terms of the bound over the iterations, in nats."),
+                io.Image.Output("keypoint_preview", tooltip="What the model expects of four draws at each keypoint."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, preset, keypoints, iterations):
+        try:
+            fit_config(preset, keypoints, iterations)
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, guider, vae, observation, seed, preset, keypoints, iterations, samples, mean_rate, log_std_rate,
+        gate_rate, checkpointing,
+    ) -> io.NodeOutput:  # fmt: skip
+        config = fit_config(
+            preset, keypoints, iterations, samples=samples, mean_rate=mean_rate, log_std_rate=log_std_rate,
+            gate_rate=gate_rate,
+        )  # fmt: skip
+        padded, size = _padded(observation, vae)
+
+        def fit(prior: HostPrior) -> tuple[HierarchicalPosterior, list[tuple[str, Tensor]]]:
+            generator = torch.Generator().manual_seed(seed)
+            posterior = fit_posterior(prior, padded, config, generator=generator, callback=prior.report)
+            expected = [
+                (f"t = {time:.3f}", crop_to(picture[None].cpu(), *size))
+                for time, pictures in posterior.expectations(prior, _DRAWS)
+                for picture in pictures
+            ]
+            return posterior.to(torch.device("cpu"), torch.float32), expected
+
+        rows = max(config.samples, config.start_chains)
+        posterior, expected = with_host_prior(
+            guider, vae, tuple(padded.y.shape[2:]), fit, rows=rows, checkpointing=checkpointing
+        )
+        if not posterior.means.isfinite().all():
+            raise InputError(_NOT_FINITE)
+        posterior.metadata["observation"] = observation.digest
+        curves = plots.fit_curves(posterior.history) if posterior.history else plots.contact_sheet(expected, _DRAWS)
+        return io.NodeOutput(posterior, _sheet(curves), _sheet(plots.contact_sheet(expected, _DRAWS)))
+
+
+class SamplePosterior(io.ComfyNode):
+    """Samples from a fitted posterior."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintSamplePosterior",
+            display_name="Sample Posterior",
+            category="VIPaint",
+            description="Draws restorations from a fitted posterior and refines them with the model. Another seed "
+            "gives other samples of the same fit.",
+            inputs=[
+                PosteriorSocket.Input("posterior", tooltip="From Fit Posterior or Load Posterior."),
+                io.Guider.Input("guider", tooltip=GUIDER_TOOLTIP + " The same as in the fit."),
+                io.Vae.Input("vae", tooltip=VAE_TOOLTIP),
+                ObservationSocket.Input("observation", tooltip="The observation that the posterior was fitted to."),
+                io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="How many restorations to draw."),
+                io.Int.Input("seed", **SEED, tooltip="The same seed gives the same samples."),
+                io.Int.Input(
+                    "steps", default=0, min=0, max=1000,
+                    tooltip="Reverse steps from the last keypoint to the picture; 0: what suits the guidance.",
+                ),
+                io.Combo.Input(
+                    "guidance", options=list(GUIDANCE), default="kalman",
+                    tooltip="How each step is kept to what is known. kalman has no step size and keeps the samples "
+                    "diverse; pseudo-inverse costs less; dps is the classic; published: with the fit of that preset.",
+                ),
+                io.Int.Input(
+                    "batch_size", default=4, min=1, max=64,
+                    tooltip="Samples computed together. It changes speed and memory, not the samples.",
+                ),
+                io.Int.Input(
+                    "first_sample", default=0, min=0, max=100000,
+                    tooltip="Number of the first sample: with the same seed, sample 3 of a batch alone is "
+                    "first_sample 3, num_samples 1.",
+                ),
+                io.Combo.Input(
+                    "checkpointing", options=list(CHECKPOINTING), default="auto", tooltip=CHECKPOINTING_TOOLTIP
+                ),
+            ],
+            outputs=[
+                io.Latent.Output("latent", tooltip="The samples before decoding."),
+                io.Image.Output("images", tooltip="The samples as decoded: Composite Observed puts known pixels back."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, posterior, guider, vae, observation, num_samples, seed, steps, guidance, batch_size, first_sample,
+        checkpointing,
+    ) -> io.NodeOutput:  # fmt: skip
+        if posterior.metadata.get("observation") != observation.digest:
+            raise InputError(
+                "observation is not the one that the posterior was fitted to: connect that one, or fit again"
+            )
+        config = refine_config(guidance, steps, min(batch_size, num_samples))
+        padded, size = _padded(observation, vae)
+
+        def sample(prior: HostPrior) -> tuple[Tensor, Tensor]:
+            generator = torch.Generator().manual_seed(seed)
+            result = sample_posterior(
+                prior, padded, posterior, num_samples, config, generator=generator, first=first_sample,
+                callback=prior.report,
+            )  # fmt: skip
+            return prior.to_wire(result.latents), result.images
+
+        latents, pictures = with_host_prior(
+            guider, vae, tuple(padded.y.shape[2:]), sample, rows=config.batch_size, checkpointing=checkpointing
+        )
+        if not pictures.isfinite().all():
+            raise InputError(_NOT_FINITE)
+        return io.NodeOutput({"samples": latents}, to_images(crop_to(pictures, *size)))
+
+
+def _padded(observation: Observation, vae) -> tuple[Observation, tuple[int, int]]:
+    """The observation of a picture of sides that the model takes, and the sides to crop back to."""
+    height, width = observation.y.shape[2:]
+    return pad_observation(observation, picture_multiple(vae)), (height, width)
+
+
+def _sheet(pixels) -> Tensor:
+    return torch.from_numpy(pixels)[None].float() / 255

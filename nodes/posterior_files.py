@@ -1,0 +1,90 @@
+"""The nodes that keep a fitted posterior on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.v0_0_2 import io
+
+from ..vipaint_ops.vipaint import HierarchicalPosterior
+from .posterior import PosteriorSocket
+
+FOLDER = "vipaint"
+"""ComfyUI's models folder for posteriors that are shared; those just saved lie in its output folder."""
+
+
+def register_folder() -> None:
+    """Tell ComfyUI of the folder, once, when it loads the pack."""
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+
+
+def _files() -> dict[str, Path]:
+    """Posteriors by the name that the node shows."""
+    shared = {name: Path(folder_paths.get_full_path(FOLDER, name)) for name in folder_paths.get_filename_list(FOLDER)}
+    output = Path(folder_paths.get_output_directory())
+    saved = {f"output: {path.relative_to(output).as_posix()}": path for path in output.rglob("*.safetensors")}
+    return {name: path for name, path in (shared | saved).items() if name.endswith(".safetensors")}
+
+
+class SavePosterior(io.ComfyNode):
+    """Writes a posterior."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintSavePosterior",
+            display_name="Save Posterior",
+            category="VIPaint",
+            description="Writes a fitted posterior into ComfyUI's output folder, as safetensors with readable "
+            "metadata. Load Posterior finds it there.",
+            inputs=[
+                PosteriorSocket.Input("posterior", tooltip="From Fit Posterior."),
+                io.String.Input(
+                    "filename_prefix", default="vipaint/posterior", tooltip="Folder and name; a number is added."
+                ),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, posterior, filename_prefix) -> io.NodeOutput:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory()
+        )
+        file = f"{name}_{counter:05}_.safetensors"
+        posterior.save(Path(folder) / file)
+        return io.NodeOutput(ui={"text": [f"{subfolder}/{file}".lstrip("/")]})
+
+
+class LoadPosterior(io.ComfyNode):
+    """Reads a posterior."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintLoadPosterior",
+            display_name="Load Posterior",
+            category="VIPaint",
+            description="Reads a posterior that Save Posterior wrote, for the same picture, mask and model.",
+            inputs=[
+                io.Combo.Input(
+                    "file", options=sorted(_files()),
+                    tooltip="Files of models/vipaint and of the output folder; press R to see new ones.",
+                )
+            ],
+            outputs=[PosteriorSocket.Output("posterior", tooltip="For Sample Posterior.")],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, file):
+        path = _files().get(file)
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(HierarchicalPosterior.load(_files()[file]))

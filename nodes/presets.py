@@ -1,0 +1,58 @@
+"""The settings that the nodes' combos name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ..vipaint_ops.errors import InputError
+from ..vipaint_ops.vipaint import FitConfig, RefineConfig
+
+FITS = {
+    "quality": FitConfig,
+    "fast": FitConfig.fast,
+    "published v1": FitConfig.published_v1,
+    "published v2": FitConfig.published_v2,
+}
+GUIDANCE = {
+    "kalman": RefineConfig,
+    "pseudo-inverse": lambda: RefineConfig(guidance="pseudo_inverse"),
+    "dps": lambda: RefineConfig(guidance="dps", steps=100),
+    "published v1": RefineConfig.published_v1,
+    "published v2": RefineConfig.published_v2,
+}
+GUIDANCE_OF_FIT = {name: name if name in GUIDANCE else "kalman" for name in FITS}
+STEPS_OF_FIT = {"fast": 8}
+
+
+def parse_keypoints(text: str) -> tuple[float, ...] | None:
+    """Times from a line such as ``0.55, 0.4``; none from an empty one.
+
+    Raises:
+        InputError: something that is no number. (Their order and range is for the library to check.)
+    """
+    words = text.replace(",", " ").split()
+    try:
+        return tuple(float(word) for word in words) or None
+    except ValueError as error:
+        raise InputError(f"keypoints is {text!r}; give times between 0 and 1 such as 0.55, 0.4, or nothing") from error
+
+
+def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> FitConfig:
+    """A preset with what the user set besides: an empty line, -1 iterations and zeros leave the preset's values.
+
+    Raises:
+        InputError: keypoints that are no decreasing times in (0, 1].
+    """
+    changes = {name: value for name, value in given.items() if value}
+    if times := parse_keypoints(keypoints):
+        changes["keypoints"] = times
+    if iterations >= 0:
+        changes["iterations"] = iterations
+    return dataclasses.replace(FITS[preset](), **changes)
+
+
+def refine_config(guidance: str, steps: int, batch_size: int) -> RefineConfig:
+    """A refinement with the user's number of steps, or with its own for 0."""
+    config = dataclasses.replace(GUIDANCE[guidance](), batch_size=batch_size)
+    return dataclasses.replace(config, steps=steps) if steps else config
