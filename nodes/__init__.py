@@ -14,6 +14,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     from comfy_api.v0_0_2 import ComfyExtension, io
 
     from .composite import CompositeObserved
+    from .demo import DemoScene
     from .inpaint import Inpaint
     from .ldm import LDMClassLabel, LoadLDMCheckpoint
     from .observe import ObserveInpaint
@@ -35,6 +36,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 LoadPosterior,
                 LoadLDMCheckpoint,
                 LDMClassLabel,
+                DemoScene,
             ]
 
     return VIPaintExtension()

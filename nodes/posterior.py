@@ -19,7 +19,7 @@ from .presets import FITS, GUIDANCE, fit_config, refine_config
 PosteriorSocket = io.Custom("VIPAINT_POSTERIOR")
 
 SEED = {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True}
-GUIDER_TOOLTIP = "The model with its prompts and guidance, from CFGGuider or BasicGuider. LoRAs and ControlNets on it apply."
+GUIDER_TOOLTIP = "The model with its prompts and guidance, from CFGGuider or BasicGuider. LoRAs and ControlNets apply."
 VAE_TOOLTIP = "The VAE that belongs to the model."
 CHECKPOINTING_TOOLTIP = (
     "Recompute activations in the backward pass: about a third slower, half the memory. auto: where memory is short."
@@ -202,7 +202,8 @@ class SamplePosterior(io.ComfyNode):
 def _padded(observation: Observation, vae) -> tuple[Observation, tuple[int, int]]:
     """The observation of a picture of sides that the model takes, and the sides to crop back to."""
     height, width = observation.y.shape[2:]
-    return pad_observation(observation, picture_multiple(vae)), (height, width)
+    with torch.inference_mode(False):
+        return pad_observation(observation, picture_multiple(vae)), (height, width)
 
 
 def _sheet(pixels) -> Tensor:
