@@ -21,10 +21,9 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .posterior import FitPosterior, SamplePosterior
     from .posterior_files import LoadPosterior, SavePosterior, register_folder
 
-    class VIPaintExtension(ComfyExtension):
-        async def on_load(self) -> None:
-            register_folder()
+    register_folder()
 
+    class VIPaintExtension(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
             return [
                 Inpaint,

@@ -199,5 +199,5 @@ def _fitting(network: str) -> Iterator[None]:
     except RuntimeError as error:
         if "Error(s) in loading state_dict" not in str(error):
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).partition(":")[2].split())[:300].rstrip(".")
         raise InputError(f"its {network} is not of the layout that its names promise: {reason}") from error
