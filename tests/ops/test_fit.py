@@ -208,19 +208,21 @@ def test_checkpointing_changes_memory_and_not_the_fit(kind):
 
 
 def test_no_graph_outlives_its_iteration():
-    prior, alive = TinyNetwork(), []
-    posterior = fit(prior, observe(prior), callback=lambda _: alive.append(len(prior.graphs)))
-    assert len(set(alive)) == 1 and alive[0] <= len(posterior.times)
+    prior, alive = TinyNetwork(), {"start": [], "fit": []}
+    posterior = fit(prior, observe(prior), callback=lambda p: alive[p.stage].append(len(prior.graphs)))
+    assert len(set(alive["start"])) == 1 and alive["start"][0] <= 1
+    assert len(set(alive["fit"])) == 1 and alive["fit"][0] <= len(posterior.times)
     assert len(prior.graphs) == 0
     assert not any(getattr(posterior, n).requires_grad for n in ("means", "log_stds", "gates"))
     assert all(type(value) is float for record in posterior.history for value in record.values())
 
 
-def test_an_interrupt_passes_through_and_leaves_nothing_behind():
+@pytest.mark.parametrize("stage", ["start", "fit"])
+def test_an_interrupt_passes_through_and_leaves_nothing_behind(stage):
     prior = TinyNetwork()
 
     def stop(progress):
-        if progress.step == 3:
+        if (progress.stage, progress.step) == (stage, 2):
             raise KeyboardInterrupt
 
     whole = fit(prior, observe(prior))
@@ -238,8 +240,10 @@ def test_an_interrupt_passes_through_and_leaves_nothing_behind():
 def test_the_callback_sees_every_iteration():
     prior, seen = gaussian(), []
     posterior = fit(prior, observe(prior), replace(SHORT, bound_every=4), callback=seen.append)
-    assert [(p.stage, p.step, p.total) for p in seen] == [("fit", i + 1, 12) for i in range(12)]
-    assert [p.terms for p in seen] == posterior.history
+    start = SHORT.start_steps
+    wanted = [("start", i + 1, start) for i in range(start)] + [("fit", i + 1, 12) for i in range(12)]
+    assert [(p.stage, p.step, p.total) for p in seen] == wanted
+    assert [p.terms for p in seen[start:]] == posterior.history
     assert all(r["loss"] == pytest.approx(r["likelihood"] + r["transitions"] + r["top"]) for r in posterior.history)
     assert ["bound" in record for record in posterior.history] == [i % 4 == 3 for i in range(12)]
 

@@ -64,7 +64,7 @@ def recipe(kind, preset, prior):
     config, counted = getattr(FitConfig, preset)(), CountedPrior(prior)
     made = kind(prior, counted, half_seen(prior), config)
     times = (0.55, 0.4) if preset == "published_v1" else (0.501, 0.2515)
-    return made, made.start(times, 3), counted
+    return made, made.start(times, 3, None), counted
 
 
 def test_v1_numbers_by_hand():
@@ -139,7 +139,7 @@ def test_v1_start_by_hand():
     own = 0.7 * posterior(level, above).variance ** 0.5
     torch.testing.assert_close(start.log_stds[1].exp(), torch.full_like(start.gates[0], own))
     assert (start.gates == 5).all()
-    starts = torch.stack([made.start((0.55, 0.4), seed).means for seed in range(500)])
+    starts = torch.stack([made.start((0.55, 0.4), seed, None).means for seed in range(500)])
     spread, centre = starts.std((0, 2, 3, 4)), half_seen(prior).y[0]
     expected = [math.hypot(1, 0.8), math.hypot(level.alpha, level.sigma)]
     assert spread.tolist() == pytest.approx([math.hypot(s, a * centre.std().item()) for s, a in

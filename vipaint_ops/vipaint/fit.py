@@ -105,8 +105,8 @@ class FitConfig:
 class Recipe(Protocol):
     """What a fit descends, and from where, for one prior and observation."""
 
-    def start(self, times: tuple[float, ...], seed: int) -> HierarchicalPosterior:
-        """The posterior before the first iteration."""
+    def start(self, times: tuple[float, ...], seed: int, callback: Callback | None) -> HierarchicalPosterior:
+        """The posterior before the first iteration; a start that takes long reports its steps."""
         ...
 
     def loss(self, posterior: HierarchicalPosterior, streams: NoiseStreams) -> BoundTerms:
@@ -120,10 +120,14 @@ class _Bound:
     def __init__(self, prior: DiffusionPrior, counted: CountedPrior, observation: Observation, config: FitConfig):
         self._counted, self._observation, self._config = counted, observation, config
 
-    def start(self, times: tuple[float, ...], seed: int) -> HierarchicalPosterior:
+    def start(self, times: tuple[float, ...], seed: int, callback: Callback | None) -> HierarchicalPosterior:
+        def report(progress: Progress) -> None:
+            if callback is not None:
+                callback(Progress("start", progress.step, progress.total))
+
         config, streams = self._config, NoiseStreams(seed, range(self._config.start_chains))
         draws = guided_draws(
-            self._counted, self._observation, times[-1], config.start_chains, config.start_steps, streams
+            self._counted, self._observation, times[-1], config.start_chains, config.start_steps, streams, report
         )
         return matched_posterior(self._counted, times, draws, config.eta, streams)
 
@@ -153,7 +157,8 @@ def fit_posterior(
         prior: frozen; its weights receive no gradient.
         observation: one degraded picture.
         generator: the source of all randomness; the same seed gives the same fit.
-        callback: called after every iteration with the loss terms, in nats where the objective is the bound.
+        callback: called after every step of the guided start (stage "start"), then after every iteration (stage "fit")
+            with the loss terms, in nats where the objective is the bound.
 
     Returns:
         The posterior, with ``history`` (one dictionary an iteration) and ``evaluations``.
@@ -168,7 +173,7 @@ def fit_posterior(
     seed = NoiseStreams.seed_from(generator)
     times = config.keypoints or keypoint_times(prior.schedule, prior.data_std, config.keypoint_ratios)
     recipe = RECIPES[config.objective](prior, counted, observation, config)
-    posterior = recipe.start(times, seed + 1)
+    posterior = recipe.start(times, seed + 1, callback)
     parameters = [posterior.means, posterior.log_stds, posterior.gates]
     rates = [config.mean_rate * prior.data_std, config.log_std_rate, config.gate_rate]
     optimiser = torch.optim.Adam(

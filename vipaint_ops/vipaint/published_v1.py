@@ -62,7 +62,7 @@ class PublishedV1:
     def __init__(self, prior: DiffusionPrior, counted: CountedPrior, observation: Observation, config: FitConfig):
         self._prior, self._counted, self._observation, self._eta = prior, counted, observation, config.eta
 
-    def start(self, times: tuple[float, ...], seed: int) -> HierarchicalPosterior:
+    def start(self, times: tuple[float, ...], seed: int, callback: Callback | None) -> HierarchicalPosterior:
         """Encoded observation plus noise in place of every mean, nominal stds, gates nearly open."""
         streams, unit = NoiseStreams(seed, range(len(times))), self._prior.data_std
         with torch.no_grad():

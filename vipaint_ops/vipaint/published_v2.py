@@ -78,7 +78,7 @@ class PublishedV2:
         mask = observation.observed[:, :1].to(self._encoded.dtype)
         self._mask = interpolate(mask, size=tuple(prior.latent_shape[1:]), mode="nearest")
 
-    def start(self, times: tuple[float, ...], seed: int) -> HierarchicalPosterior:
+    def start(self, times: tuple[float, ...], seed: int, callback: Callback | None) -> HierarchicalPosterior:
         """Encoded observation plus noise in place of every mean; pure noise is one more keypoint above ``times``."""
         streams = NoiseStreams(seed, range(len(times) + 1))
         means = self._encoded.expand(streams.rows, *self._encoded.shape[1:])

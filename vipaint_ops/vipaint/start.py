@@ -10,6 +10,7 @@ from ..guidance import GuidanceConfig
 from ..noise import NoiseStreams
 from ..observation import Observation
 from ..prior import CountedPrior
+from ..progress import Callback
 from ..schedule import Level, NoiseSchedule, reverse_mean, transition
 from .posterior import HierarchicalPosterior
 
@@ -22,13 +23,19 @@ def keypoint_times(schedule: NoiseSchedule, data_std: float, ratios: tuple[float
 
 
 def guided_draws(
-    prior: CountedPrior, observation: Observation, end: float, chains: int, steps: int, streams: NoiseStreams
+    prior: CountedPrior,
+    observation: Observation,
+    end: float,
+    chains: int,
+    steps: int,
+    streams: NoiseStreams,
+    callback: Callback | None = None,
 ) -> Tensor:
     """Rough draws of z_0 given y, ``[chains, *latent_shape]``: Kalman guidance in few steps down to ``end``."""
     start = start_time(prior.schedule, prior.data_std)
     z = prior.schedule.sigma(start) * streams.normal(prior.zeros(chains))
     times = time_grid(prior.schedule, start, end, steps)
-    return guided_chain(prior, observation, z, times, "kalman", GuidanceConfig(), streams)
+    return guided_chain(prior, observation, z, times, "kalman", GuidanceConfig(), streams, callback=callback)
 
 
 def matched_posterior(
