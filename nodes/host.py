@@ -227,6 +227,11 @@ class _Task(comfy.samplers.Sampler):
         memory = max(patcher.memory_required(shape), self._vae.memory((1, *latent.shape[1:])))
         # In one call, or loading either might throw out the other.
         comfy.model_management.load_models_gpu([patcher, self._vae.patcher], memory_required=memory)
+        if any(is_dynamic(extra) for extra in guider.loaded_models):
+            raise InputError(
+                "guider has a ControlNet whose weights ComfyUI pages through memory that is reused, which would make "
+                "gradients wrong: start ComfyUI with --disable-dynamic-vram, or leave the ControlNet out"
+            )
         networks += [extra.model for extra in guider.loaded_models]
         with ExitStack() as stack:
             stack.enter_context(differentiable())
