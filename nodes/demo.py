@@ -37,8 +37,8 @@ class DemoScene(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("image", tooltip="The whole scene, 64 x 64."),
-                io.Mask.Output("mask", tooltip="1 where the scene is hidden."),
+                io.Image.Output("image", display_name="image", tooltip="The whole scene, 64 x 64."),
+                io.Mask.Output("mask", display_name="mask", tooltip="1 where the scene is hidden."),
             ],
         )
 

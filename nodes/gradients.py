@@ -137,10 +137,15 @@ def _blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def on_copies(*arguments: Any, **options: Any) -> Any:
+        # Flux's blocks add to their inputs in place, which would then not be the inputs of the recomputation.
+        copies = (a.clone() if isinstance(a, Tensor) else a for a in arguments)
+        return forward(*copies, **{k: v.clone() if isinstance(v, Tensor) else v for k, v in options.items()})
+
     def run(*arguments: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*arguments, **options)
-        return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **options)
+        return checkpoint(on_copies, *arguments, use_reentrant=False, preserve_rng_state=False, **options)
 
     return run
 
@@ -151,15 +156,24 @@ def mutates_saved_tensors(function: Callable[[Tensor], Tensor], x: Tensor) -> bo
     Raises:
         InputError: the network cannot be differentiated at all.
     """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+
+    def differentiate() -> None:
+        with torch.enable_grad():
+            z = x.detach().requires_grad_()
+            torch.autograd.grad(function(z).sum(), z)
+
+    try:
+        differentiate()
+        return False
+    except comfy.model_management.OOM_EXCEPTION:
+        raise
+    except RuntimeError:
         try:
-            torch.autograd.grad(function(x).sum(), x)
+            with torch.autograd.graph.allow_mutation_on_saved_tensors():
+                differentiate()
         except RuntimeError as error:
-            if "modified by an inplace operation" in str(error):
-                return True
             raise _no_gradient(error) from error
-    return False
+        return True
 
 
 def check_gradient(name: str, function: Callable[[Tensor], Tensor], x: Tensor, linear: float) -> None:

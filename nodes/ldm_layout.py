@@ -39,7 +39,7 @@ class Checkpoint:
 
 
 class Multiple(Fraction):
-    """A level's width over the first one's, need not be whole; the host multiplies it out, to an integer again."""
+    """A level's width over the first one's. It need not be whole: the host multiplies it out to an integer again."""
 
     def __mul__(self, width: int) -> int:
         return int(super().__mul__(width))
@@ -177,7 +177,9 @@ def first_stage_config(first_stage: Weights) -> dict[str, Any]:
         "in_channels": in_channels,
         "out_ch": first_stage["decoder.conv_out.weight"].shape[0],
         "ch": width,
-        "ch_mult": [first_stage[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] // width for i in range(levels)],
+        "ch_mult": [
+            Multiple(first_stage[f"encoder.down.{i}.block.0.conv1.weight"].shape[0], width) for i in range(levels)
+        ],
         "num_res_blocks": count(first_stage, "encoder.down.0.block."),
         "attn_resolutions": [
             resolution >> i for i in range(levels) if f"encoder.down.{i}.attn.0.norm.weight" in first_stage

@@ -21,7 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..vipaint_ops.errors import InputError
+from .gradients import is_dynamic
 from .ldm_layout import Checkpoint, first_stage_config, is_quantised, unet_config
+
+_ROWS = 4096
+"""How many places of a latent are compared with a codebook at a time."""
 
 
 class AttentionBlock(nn.Module):
@@ -73,12 +77,32 @@ class Codebook(nn.Module):
         super().__init__()
         # In full precision whatever the VAE's: neighbouring entries are close.
         self.entries = nn.Parameter(entries.float().clone(), requires_grad=False)
+        self.enabled = True
 
     def forward(self, z: Tensor) -> Tensor:
-        flat = z.detach().movedim(1, -1)
-        nearest = torch.cdist(flat.reshape(1, -1, flat.shape[-1]).float(), self.entries[None]).argmin(-1)
-        quantised = self.entries[nearest].view(flat.shape).movedim(-1, 1)
+        if not self.enabled:
+            return z
+        places = z.detach().movedim(1, -1)
+        nearest = [self._nearest(rows) for rows in places.flatten(0, -2).float().split(_ROWS)]
+        quantised = self.entries[torch.cat(nearest)].view(places.shape).movedim(-1, 1)
         return z + (quantised.to(z.dtype) - z).detach()
+
+    def _nearest(self, rows: Tensor) -> Tensor:
+        # By differences: products would lose in the host's fast precisions what tells neighbours apart.
+        return torch.cdist(rows, self.entries, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)
+
+
+@contextmanager
+def unquantised(network: nn.Module) -> Iterator[None]:
+    """Switch the codebooks of a network off, so that a finite difference is what its gradient says."""
+    codebooks = [module for module in network.modules() if isinstance(module, Codebook)]
+    try:
+        for codebook in codebooks:
+            codebook.enabled = False
+        yield
+    finally:
+        for codebook in codebooks:
+            codebook.enabled = True
 
 
 class ContinuousV(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
@@ -129,7 +153,7 @@ def build_model(checkpoint: Checkpoint, disable_dynamic: bool = False) -> comfy.
         patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", patcher_class)
     patcher = patcher_class(model, load_device=device, offload_device=offload_device)
     with _fitting("UNet"):
-        model.diffusion_model.load_state_dict(weights, assign=_is_dynamic(patcher))
+        model.diffusion_model.load_state_dict(weights, assign=is_dynamic(patcher))
     model.diffusion_model.eval().requires_grad_(False)
     _set_groups(model.diffusion_model, checkpoint.groups[0])
     return patcher
@@ -186,10 +210,6 @@ def _set_groups(network: nn.Module, groups: int) -> None:
             if module.num_channels % groups:
                 raise InputError(f"it normalises {module.num_channels} channels in {groups} groups")
             module.num_groups = groups
-
-
-def _is_dynamic(patcher: comfy.model_patcher.ModelPatcher) -> bool:
-    return getattr(patcher, "is_dynamic", bool)()
 
 
 @contextmanager

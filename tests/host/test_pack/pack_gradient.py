@@ -1,0 +1,65 @@
+"""The gradients that this pack takes through a model and its VAE, against finite differences."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from .basic import CATEGORY, generator, integer
+
+
+def _host():
+    """The pack's module; ComfyUI names packs by the path of their folder."""
+    return next(module for name, module in sys.modules.items() if name.endswith("vipaint.nodes.host"))
+
+
+def compare(function, x, step):
+    """Both derivatives of a random functional of ``function`` at ``x``, along the gradient found."""
+    with torch.no_grad():
+        functional = torch.randn(function(x).shape, generator=generator(7))
+    functional = functional / functional.norm()
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        gradient = torch.autograd.grad((functional * function(leaf)).sum(), leaf)[0]
+    direction = gradient / gradient.norm()
+    with torch.no_grad():
+        ahead, behind = (function(x + sign * step * x.norm() * direction) for sign in (1, -1))
+    difference = (functional * (ahead - behind)).sum() / (2 * step * x.norm())
+    return {"automatic": float(gradient.norm()), "finite_difference": float(difference)}
+
+
+class TestPackGradient:
+    """Reports the derivatives of denoiser and decoder, through the pack, at time ``t``."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = CATEGORY, "compare", (), True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "guider": ("GUIDER",),
+                "vae": ("VAE",),
+                "height": integer(64),
+                "width": integer(64),
+                "t": ("FLOAT", {"default": 0.5, "min": 0.0, "max": 1.0}),
+                "checkpointing": (["auto", "on", "off"],),
+                "step": ("FLOAT", {"default": 0.003, "min": 1e-6, "max": 1.0, "step": 1e-6}),
+                "batch": integer(1),
+            }
+        }
+
+    def compare(self, guider, vae, height, width, t, checkpointing, step, batch):
+        def work(prior):
+            z = torch.randn(batch, *prior.latent_shape, generator=generator(0))
+            times = torch.full((batch,), t)
+            with torch.no_grad():
+                z0 = prior.denoise(z, times)
+            return {
+                "denoiser": compare(lambda v: prior.denoise(v, times), z, step),
+                # Kinks of the ReLUs in a small decoder lie close together.
+                "decoder": compare(prior.decode, z0, step / 10),
+            }
+
+        report = _host().with_host_prior(guider, vae, (height, width), work, rows=batch, checkpointing=checkpointing)
+        return {"ui": {"report": [report]}}
