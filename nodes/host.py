@@ -34,6 +34,7 @@ from .gradients import (
 )
 from .host_schedule import HostSchedule
 from .host_vae import HostVAE
+from .ldm_networks import unquantised
 
 CHECKPOINTING = ("auto", "on", "off")
 PICTURE_CELLS = 2
@@ -238,6 +239,7 @@ class _Task(comfy.samplers.Sampler):
             for network in networks:
                 make_differentiable(network)
             make_attributes_differentiable(guider.inner_model.latent_format)
+            stack.enter_context(unquantised(self._vae.network))
             if self._wants_checkpoints(patcher, shape):
                 stack.enter_context(checkpointed_blocks(guider.inner_model.diffusion_model))
             prior = HostPrior(guider, self._vae, tuple(latent.shape[1:]), arguments)

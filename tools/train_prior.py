@@ -176,7 +176,9 @@ def validation_loss(model: UNet2DModel, latents: Tensor, schedule: NoiseSchedule
     return [quarter.mean().item() for quarter in error.chunk(4)]
 
 
-def train_denoiser(work: Path, minutes: float, resume: bool = False, seed: int = 0, batch: int = 32) -> None:
+def train_denoiser(
+    work: Path, minutes: float, resume: bool = False, rate: float = 1e-3, seed: int = 0, batch: int = 32
+) -> None:
     """v-prediction with stratified times, bfloat16 autocast, exponential average of the weights."""
     torch.manual_seed(seed)
     schedule = NoiseSchedule.scaled_linear(**BETAS)
@@ -188,11 +190,11 @@ def train_denoiser(work: Path, minutes: float, resume: bool = False, seed: int =
     if resume:
         model.load_state_dict(load_file(work / "denoiser.safetensors"))
     average = Average(model, 0.9995)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     clock, step = Clock(minutes, hold=0.3), 0
     while clock.progress < 1:
         for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * clock.factor() + 1e-6
+            group["lr"] = rate * clock.factor() + 1e-6
         x = latents[torch.randint(len(latents), (batch,))]
         t = (torch.arange(batch) + torch.rand(())) / batch
         z, target = noisy(x, t, torch.randn_like(x), schedule)
@@ -237,6 +239,7 @@ def main() -> None:
     parser.add_argument("stage", choices=("autoencoder", "denoiser", "export", "unpack"))
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--resume", action="store_true", help="start the denoiser from the one saved last")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of the denoiser")
     parser.add_argument("--work", type=Path, default=Path("build/prior"))
     parser.add_argument("--out", type=Path, default=Path("vipaint_ops/assets/embedded_prior.safetensors"))
     arguments = parser.parse_args()
@@ -246,7 +249,7 @@ def main() -> None:
     elif arguments.stage == "autoencoder":
         train_autoencoder(arguments.work, arguments.minutes)
     else:
-        train_denoiser(arguments.work, arguments.minutes, arguments.resume)
+        train_denoiser(arguments.work, arguments.minutes, arguments.resume, arguments.rate)
 
 
 if __name__ == "__main__":
