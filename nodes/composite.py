@@ -9,6 +9,7 @@ from ..vipaint_ops import masks
 from ..vipaint_ops.errors import InputError
 from .pictures import images as to_images
 from .pictures import observed, pictures, single_picture
+from .sockets import output
 
 FEATHER_TOOLTIP = (
     "Over how many pixels into the hole a difference of colour at its edge fades out. 0 changes nothing in the hole."
@@ -34,7 +35,7 @@ class CompositeObserved(io.ComfyNode):
                 io.Int.Input("feather", default=0, min=0, max=256, tooltip=FEATHER_TOOLTIP),
                 io.Boolean.Input("colour_match", default=False, tooltip=MATCH_TOOLTIP),
             ],
-            outputs=[io.Image.Output("composited", tooltip="The samples with the known pixels put back.")],
+            outputs=[output(io.Image, "composited", "The samples with the known pixels put back.")],
         )
 
     @classmethod

@@ -8,6 +8,7 @@ from comfy_api.v0_0_2 import io
 from ..vipaint_ops.embedded import EMBEDDED_PRIOR
 from ..vipaint_ops.masks import NAMES, by_name
 from ..vipaint_ops.pictures import load_image
+from .sockets import output
 
 
 class DemoScene(io.ComfyNode):
@@ -37,8 +38,8 @@ class DemoScene(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("image", display_name="image", tooltip="The whole scene, 64 x 64."),
-                io.Mask.Output("mask", display_name="mask", tooltip="1 where the scene is hidden."),
+                output(io.Image, "image", "The whole scene, 64 x 64."),
+                output(io.Mask, "mask", "1 where the scene is hidden."),
             ],
         )
 

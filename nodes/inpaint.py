@@ -9,6 +9,7 @@ from .composite import FEATHER_TOOLTIP, MATCH_TOOLTIP
 from .observe import NOISE_TOOLTIP
 from .posterior import SEED, VAE_TOOLTIP
 from .presets import FITS, GUIDANCE_OF_FIT, STEPS_OF_FIT
+from .sockets import output
 
 LINK = {"rawLink": True}
 """Hands the node its link instead of the value, for the nodes it expands into: so the host caches their results."""
@@ -48,8 +49,8 @@ class Inpaint(io.ComfyNode):
                 io.Boolean.Input("colour_match", default=False, tooltip=MATCH_TOOLTIP),
             ],
             outputs=[
-                io.Image.Output("images", tooltip="The restorations, with the known pixels exactly as they were."),
-                io.Latent.Output("latent", tooltip="The samples before decoding and compositing."),
+                output(io.Image, "images", "The restorations, with the known pixels exactly as they were."),
+                output(io.Latent, "latent", "The samples before decoding and compositing."),
             ],
             enable_expand=True,
         )  # fmt: skip

@@ -17,6 +17,7 @@ from ..vipaint_ops.errors import InputError
 from .ldm_embedded import PREVIEW, from_embedded
 from .ldm_layout import Checkpoint, from_compvis
 from .ldm_networks import build_model, build_vae
+from .sockets import output
 
 EMBEDDED = "embedded prior (64x64 scenes)"
 """The loader's first choice: the file that comes with the pack."""
@@ -95,8 +96,8 @@ class LoadLDMCheckpoint(io.ComfyNode):
                 )
             ],
             outputs=[
-                io.Model.Output("model", tooltip="For Basic Guider, CFG Guider, KSampler or VIPaint Inpaint."),
-                io.Vae.Output("vae", tooltip="The model's own first stage."),
+                output(io.Model, "model", "For Basic Guider, CFG Guider, KSampler or VIPaint Inpaint."),
+                output(io.Vae, "vae", "The model's own first stage."),
             ],
         )
 
@@ -132,7 +133,7 @@ class LDMClassLabel(io.ComfyNode):
                     tooltip="The number of an ImageNet class; -1 for no class, as the negative conditioning of CFG.",
                 ),
             ],
-            outputs=[io.Conditioning.Output("conditioning", tooltip="For a guider or a sampler.")],
+            outputs=[output(io.Conditioning, "conditioning", "For a guider or a sampler.")],
         )
 
     @classmethod

@@ -8,8 +8,7 @@ from comfy_api.v0_0_2 import io
 from ..vipaint_ops.observation import Observation
 from ..vipaint_ops.operators import Inpainting
 from .pictures import observed, single_picture
-
-ObservationSocket = io.Custom("VIPAINT_OBSERVATION")
+from .sockets import ObservationSocket, output
 
 NOISE_TOOLTIP = (
     "How far the known pixels may be missed, in standard deviations on a scale where black is -1 and white 1. It must "
@@ -39,7 +38,7 @@ class ObserveInpaint(io.ComfyNode):
                     "noise_level", default=0.05, min=0.001, max=1.0, step=0.005, round=0.001, tooltip=NOISE_TOOLTIP
                 ),
             ],
-            outputs=[ObservationSocket.Output("observation", tooltip="For Fit Posterior and Sample Posterior.")],
+            outputs=[output(ObservationSocket, "observation", "For Fit Posterior and Sample Posterior.")],
         )
 
     @classmethod

@@ -12,11 +12,9 @@ from ..vipaint_ops.observation import Observation
 from ..vipaint_ops.pictures import crop_to, pad_observation
 from ..vipaint_ops.vipaint import HierarchicalPosterior, fit_posterior, sample_posterior
 from .host import CHECKPOINTING, HostPrior, picture_multiple, with_host_prior
-from .observe import ObservationSocket
 from .pictures import images as to_images
 from .presets import FITS, GUIDANCE, fit_config, refine_config
-
-PosteriorSocket = io.Custom("VIPAINT_POSTERIOR")
+from .sockets import ObservationSocket, PosteriorSocket, output
 
 SEED = {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True}
 GUIDER_TOOLTIP = "The model with its prompts and guidance, from CFGGuider or BasicGuider. LoRAs and ControlNets apply."
@@ -79,9 +77,9 @@ class FitPosterior(io.ComfyNode):
                 ),
             ],
             outputs=[
-                PosteriorSocket.Output("posterior", tooltip="For Sample Posterior and Save Posterior."),
-                io.Image.Output("loss_plot", tooltip="The terms of the bound over the iterations, in nats."),
-                io.Image.Output("keypoint_preview", tooltip="What the model expects of four draws at each keypoint."),
+                output(PosteriorSocket, "posterior", "For Sample Posterior and Save Posterior."),
+                output(io.Image, "loss_plot", "The terms of the bound over the iterations, in nats."),
+                output(io.Image, "keypoint_preview", "What the model expects of four draws at each keypoint."),
             ],
         )  # fmt: skip
 
@@ -166,8 +164,8 @@ class SamplePosterior(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Latent.Output("latent", tooltip="The samples before decoding."),
-                io.Image.Output("images", tooltip="The samples as decoded: Composite Observed puts known pixels back."),
+                output(io.Latent, "latent", "The samples before decoding."),
+                output(io.Image, "images", "The samples as decoded: Composite Observed puts known pixels back."),
             ],
         )  # fmt: skip
 

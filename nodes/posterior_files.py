@@ -10,7 +10,7 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..vipaint_ops.vipaint import HierarchicalPosterior
-from .posterior import PosteriorSocket
+from .sockets import PosteriorSocket, output
 
 FOLDER = "vipaint"
 """ComfyUI's models folder for posteriors that are shared; those just saved lie in its output folder."""
@@ -24,8 +24,8 @@ def register_folder() -> None:
 def _files() -> dict[str, Path]:
     """Posteriors by the name that the node shows."""
     shared = {name: Path(folder_paths.get_full_path(FOLDER, name)) for name in folder_paths.get_filename_list(FOLDER)}
-    output = Path(folder_paths.get_output_directory())
-    saved = {f"output: {path.relative_to(output).as_posix()}": path for path in output.rglob("*.safetensors")}
+    made = Path(folder_paths.get_output_directory())
+    saved = {f"output: {path.relative_to(made).as_posix()}": path for path in made.rglob("*.safetensors")}
     return {name: path for name, path in (shared | saved).items() if name.endswith(".safetensors")}
 
 
@@ -76,7 +76,7 @@ class LoadPosterior(io.ComfyNode):
                     tooltip="Files of models/vipaint and of the output folder; press R to see new ones.",
                 )
             ],
-            outputs=[PosteriorSocket.Output("posterior", tooltip="For Sample Posterior.")],
+            outputs=[output(PosteriorSocket, "posterior", "For Sample Posterior.")],
         )  # fmt: skip
 
     @classmethod

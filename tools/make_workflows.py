@@ -1,157 +1,296 @@
 """Writes the example workflows: ``python -m tools.make_workflows`` makes ``workflows/*.json`` anew.
 
 Slots, their order and widget values come from the schema snapshots in ``tests/nodes``, so that a workflow cannot
-disagree with the nodes. Every group is one column of nodes; columns follow each other from left to right.
+disagree with the nodes. Each of its functions is a workflow, or a part that several of them share.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from .schema_snapshot import CORE_SNAPSHOT, SNAPSHOT, WIDGET_TYPES, Schemas
+from .schema_snapshot import CORE_SNAPSHOT, SNAPSHOT
+from .workflow_graph import Node, Output, Workflow
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
 EMBEDDED = "embedded prior (64x64 scenes)"
 
-_MUTED = 2
-_WIDTH, _GAP, _COLUMN_GAP, _HEADING = 340, 40, 90, 60
-_TITLE, _SLOT, _WIDGET, _TEXT_BOX, _PICTURE = 40, 22, 26, 110, 300
-_SHOW_PICTURES = ("LoadImage", "PreviewImage", "SaveImage")
-_LETTERS_A_LINE, _LINE = 46, 24
-_NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
+
+def embedded_inpaint(flow: Workflow) -> None:
+    """Every step as a node of its own, on the model that is shipped."""
+    flow.group("Read me")
+    flow.note(
+        "# Four completions of half a scene\n\n"
+        "Press **Run**: nothing needs to be downloaded. The right half of a 64-pixel scene is hidden, a small model "
+        "that comes with VIPaint fits what could be there, and draws four different completions.\n\n"
+        "- Change the **seed of Sample Posterior** for four others: the fit is not repeated.\n"
+        "- Change **hole** for another mask.\n"
+        "- The curves fall while the fit improves; the other preview shows what the model expects of four draws at "
+        "each noise level of the fit.\n\n"
+        "The shipped model only knows such scenes. For photographs, open one of the workflows for Stable Diffusion."
+    )
+    model, scene, observation, guider = _embedded(flow)
+    fit = _fit(flow, model, observation, guider)
+    flow.add("PreviewImage", title="Curves of the fit", images=fit["loss_plot"])
+    flow.add("PreviewImage", title="What the model expects", images=fit["keypoint_preview"])
+    flow.group("Draw samples")
+    _sample(flow, fit, model, observation, guider, scene, seed=0)
 
 
-@dataclass(frozen=True)
-class Output:
-    """One output of a node in a workflow."""
+def fit_once_sample_many(flow: Workflow) -> None:
+    """One fit, saved; samples of it with several seeds, now and after loading it again."""
+    flow.group("Read me")
+    flow.note(
+        "# Fit once, sample as often as you like\n\n"
+        "1. Press **Run**. The posterior is fitted once and saved to `output/vipaint`; two nodes draw samples of it "
+        "with different seeds.\n"
+        "2. Change a seed and run again: only those samples are drawn, the fit is kept.\n"
+        "3. After a restart of ComfyUI: press **R** and choose the saved file in *Load Posterior*. Un-mute the group "
+        "*Another day* (select its nodes, Ctrl+M), and mute *Fit once*, *Draw samples* and *Draw others* in the same "
+        "way.\n\n"
+        "A posterior belongs to its picture, mask and model. With others it is refused."
+    )
+    model, scene, observation, guider = _embedded(flow)
+    fit = _fit(flow, model, observation, guider)
+    flow.add("VIPaintSavePosterior", posterior=fit["posterior"])
+    flow.group("Draw samples")
+    _sample(flow, fit, model, observation, guider, scene, seed=1)
+    flow.group("Draw others", below=True)
+    _sample(flow, fit, model, observation, guider, scene, seed=2)
+    flow.group("Another day (muted)", below=True)
+    loaded = flow.add("VIPaintLoadPosterior", file="output: vipaint/posterior_00001_.safetensors", muted=True)
+    _sample(flow, loaded, model, observation, guider, scene, seed=3, muted=True)
 
-    node: dict[str, Any]
-    slot: int
-    type: str
+
+def sd15_inpaint(flow: Workflow) -> None:
+    """Stable Diffusion 1.5 with a prompt, in one node."""
+    _read_me(flow, "Stable Diffusion 1.5", "512 to 768 pixels a side suit this model.")
+    flow.group("Model, picture, prompt")
+    _save(flow, _inpaint(flow, *_prompted(flow, _sd15(flow))))
 
 
-class Node:
-    """A node in a workflow; ``node["latent"]`` is its output of that name."""
+def sdxl_inpaint(flow: Workflow) -> None:
+    """SDXL with a prompt, in one node."""
+    _read_me(flow, "SDXL", "About 1024 pixels a side suit this model. It takes several times the memory of SD 1.5.")
+    flow.group("Model, picture, prompt")
+    checkpoint = flow.add(
+        "CheckpointLoaderSimple",
+        ckpt_name="sd_xl_base_1.0.safetensors",
+        download="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
+    )
+    _save(flow, _inpaint(flow, *_prompted(flow, checkpoint)))
 
-    def __init__(self, entry: dict[str, Any]):
-        self._entry = entry
 
-    def __getitem__(self, name: str) -> Output:
-        for slot, output in enumerate(self._entry["outputs"]):
-            if output["name"] == name:
-                return Output(self._entry, slot, output["type"])
-        raise KeyError(f"{self._entry['type']} has no output {name!r}")
+def sd35_inpaint(flow: Workflow) -> None:
+    """Stable Diffusion 3.5 with a prompt, in one node."""
+    _read_me(
+        flow,
+        "Stable Diffusion 3.5",
+        "About 1024 pixels a side suit this model. Take one whose diffusion weights are fp16 or bf16: quantised "
+        "kernels (GGUF, nvfp4, fp8 *fast*) have no gradients. The fp8 in the name of this file is a text encoder's.",
+    )
+    flow.group("Model, picture, prompt")
+    name = "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
+    checkpoint = flow.add(
+        "CheckpointLoaderSimple",
+        ckpt_name=name,
+        download=f"https://huggingface.co/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main/{name}",
+    )
+    _save(flow, _inpaint(flow, *_prompted(flow, checkpoint)))
 
 
-class Workflow:
-    """A graph in the format of ComfyUI's browser interface, laid out as it is built."""
+def lora_controlnet(flow: Workflow) -> None:
+    """A LoRA and a ControlNet in front of the node."""
+    _read_me(
+        flow,
+        "a LoRA and a ControlNet",
+        "The second picture is a white-on-black line drawing, of the same shape as the first, of what the whole should "
+        "show. LoRAs and ControlNets in front of VIPaint apply as they do in front of KSampler.",
+    )
+    flow.group("Model, picture, prompt")
+    checkpoint = _sd15(flow)
+    lora = flow.add(
+        "LoraLoader",
+        lora_name="MoXinV1.safetensors",
+        download="https://civitai.com/api/download/models/14856?type=Model&format=SafeTensor&size=full&fp=fp16",
+        model=checkpoint["MODEL"],
+        clip=checkpoint["CLIP"],
+        strength_model=0.8,
+        strength_clip=0.8,
+    )
+    picture, positive, negative = _picture_and_prompts(flow, lora["CLIP"])
+    flow.group("ControlNet")
+    name = "control_v11p_sd15_scribble_fp16.safetensors"
+    control = flow.add(
+        "ControlNetLoader",
+        control_net_name=name,
+        download=f"https://huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/{name}",
+    )
+    drawing = flow.add("LoadImage", title="Line drawing", image="example.png")
+    flow.column()
+    controlled = flow.add(
+        "ControlNetApplyAdvanced",
+        positive=positive["CONDITIONING"],
+        negative=negative["CONDITIONING"],
+        control_net=control["CONTROL_NET"],
+        image=drawing["IMAGE"],
+        vae=checkpoint["VAE"],
+        strength=0.8,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
+    _save(
+        flow,
+        _inpaint(flow, lora["MODEL"], checkpoint["VAE"], picture, controlled["positive"], controlled["negative"]),
+    )
 
-    def __init__(self, schemas: Schemas):
-        self._schemas = schemas
-        self._nodes: list[dict[str, Any]] = []
-        self._links: list[list[Any]] = []
-        self._groups: list[dict[str, Any]] = []
-        self._top = 0
 
-    def group(self, title: str) -> None:
-        """Begin a column to the right of the last."""
-        left = self._groups[-1]["bounding"][0] + _WIDTH + 2 * _GAP + _COLUMN_GAP if self._groups else 0
-        group = {"id": len(self._groups) + 1, "title": title, "bounding": [left, 0, _WIDTH + 2 * _GAP, 0]}
-        self._groups.append(group | {"color": "#3f789e", "font_size": 24, "flags": {}})
-        self._top = _HEADING + _GAP
+def upscale_after(flow: Workflow) -> None:
+    """An upscaler behind the node."""
+    _read_me(flow, "an upscaler behind", "Every completion is enlarged four times after the hole was filled.")
+    flow.group("Model, picture, prompt")
+    inpaint = _inpaint(flow, *_prompted(flow, _sd15(flow)))
+    flow.group("Upscale")
+    upscaler = flow.add(
+        "UpscaleModelLoader",
+        model_name="RealESRGAN_x4plus.safetensors",
+        download="https://huggingface.co/Comfy-Org/Real-ESRGAN_repackaged/resolve/main/RealESRGAN_x4plus.safetensors",
+    )
+    flow.column()
+    enlarged = flow.add("ImageUpscaleWithModel", upscale_model=upscaler["UPSCALE_MODEL"], image=inpaint["images"])
+    flow.add("SaveImage", images=enlarged["IMAGE"], filename_prefix="vipaint/upscaled")
 
-    def note(self, text: str) -> None:
-        """A note for the reader, in Markdown."""
-        lines = sum(1 + len(line) // _LETTERS_A_LINE for line in text.splitlines())
-        entry = self._place("MarkdownNote", _TITLE + _LINE * (lines + 1))
-        entry |= {"title": "Note", "widgets_values": [text]} | _NOTE_COLOURS
 
-    def add(
-        self, type: str, *, title: str = "", muted: bool = False, download: str = "", **inputs: Output | Any
-    ) -> Node:
-        """A node below the last one.
+def _read_me(flow: Workflow, model: str, advice: str) -> None:
+    flow.group("Read me")
+    flow.note(
+        f"# Inpainting with {model}\n\n"
+        "1. Choose your models.\n"
+        "2. Load your picture in *Load Image*, right-click it, *Open in MaskEditor*, and paint the hole.\n"
+        "3. Describe the **whole** picture in the upper prompt.\n"
+        "4. Press **Run**. The node first fits what could be in the hole, then draws the samples.\n"
+        "5. Change the **seed** for other samples of the same fit.\n\n"
+        f"{advice}\n\n"
+        "Short of memory or time: *preset* fast, a smaller picture, cfg 1."
+    )
 
-        Args:
-            muted: not run until the user asks for it.
-            download: address of the file that the node's first widget names; the browser offers it where it lacks.
-            inputs: links to other nodes' outputs, and widget values; widgets not given keep their defaults.
 
-        Raises:
-            KeyError: an input that the node does not have, or lacks here.
-        """
-        schema = self._schemas[type]
-        sockets = [slot for slot in schema["inputs"] if slot["type"] not in WIDGET_TYPES]
-        widgets = [slot for slot in schema["inputs"] if slot["type"] in WIDGET_TYPES]
-        values: list[Any] = []
-        for widget in widgets:
-            values.append(inputs.pop(widget["name"]) if widget["name"] in inputs else _default(widget))
-            values += ["fixed"] * bool(widget.get("control_after_generate"))
-            values += ["image"] * bool(widget.get("image_upload"))
-        height = _TITLE + _SLOT * max(len(sockets), len(schema["outputs"])) + _WIDGET * len(values)
-        height += _TEXT_BOX * sum(bool(widget.get("multiline")) for widget in widgets)
-        entry = self._place(type, height + _PICTURE * (type in _SHOW_PICTURES))
-        entry["outputs"] = [output | {"links": []} for output in schema["outputs"]]
-        # The browser's order: sockets, then a socket for every widget.
-        entry["inputs"] = [self._socket(slot, inputs, entry["id"], position) for position, slot in enumerate(sockets)]
-        entry["inputs"] += [_widget_socket(widget) for widget in widgets]
-        entry["widgets_values"] = values
-        if inputs:
-            raise KeyError(f"{type} has no inputs {', '.join(inputs)}")
-        if title:
-            entry["title"] = title
-        if muted:
-            entry["mode"] = _MUTED
-        if download:
-            folder = {"LoraLoader": "loras", "ControlNetLoader": "controlnet", "UpscaleModelLoader": "upscale_models"}
-            model = {"name": values[0], "url": download, "directory": folder.get(type, "checkpoints")}
-            entry["properties"]["models"] = [model]
-        return Node(entry)
+def _embedded(flow: Workflow) -> tuple[Node, Node, Node, Node]:
+    flow.group("Model and picture")
+    model = flow.add("VIPaintLoadLDMCheckpoint", ckpt_name=EMBEDDED)
+    label = flow.add("VIPaintLDMClassLabel", model=model["model"])
+    scene = flow.add("VIPaintDemoScene")
+    enlarged = _enlarged(flow, scene["image"])
+    flow.group("What is known")
+    conditions = {"positive": label["conditioning"], "negative": label["conditioning"]}
+    guider = flow.add("CFGGuider", model=model["model"], **conditions, cfg=1.0)
+    observation = flow.add("VIPaintObserveInpaint", image=scene["image"], mask=scene["mask"], noise_level=0.02)
+    flow.add("PreviewImage", title="The whole scene", images=enlarged["IMAGE"])
+    return model, scene, observation, guider
 
-    def as_json(self) -> dict[str, Any]:
-        """What the browser loads."""
-        return {
-            "revision": 0,
-            "last_node_id": len(self._nodes),
-            "last_link_id": len(self._links),
-            "nodes": self._nodes,
-            "links": self._links,
-            "groups": self._groups,
-            "config": {},
-            "extra": {},
-            "version": 0.4,
-        }
 
-    def _place(self, type: str, height: int) -> dict[str, Any]:
-        bounding = self._groups[-1]["bounding"]
-        entry: dict[str, Any] = {
-            "id": len(self._nodes) + 1,
-            "type": type,
-            "pos": [bounding[0] + _GAP, self._top],
-            "size": [_WIDTH, height],
-            "flags": {},
-            "order": len(self._nodes),
-            "mode": 0,
-            "inputs": [],
-            "outputs": [],
-            "properties": {"Node name for S&R": type},
-        }
-        self._nodes.append(entry)
-        self._top += height + _GAP
-        bounding[3] = self._top
-        return entry
+def _fit(flow: Workflow, model: Node, observation: Node, guider: Node) -> Node:
+    flow.group("Fit once")
+    return flow.add(
+        "VIPaintFitPosterior", guider=guider["GUIDER"], vae=model["vae"], observation=observation["observation"]
+    )
 
-    def _socket(self, slot: dict[str, Any], inputs: dict[str, Any], node: int, position: int) -> dict[str, Any]:
-        entry = {"name": slot["name"], "type": slot["type"], "link": None}
-        if slot["optional"]:
-            entry["shape"] = 7
-            if slot["name"] not in inputs:
-                return entry
-        source: Output = inputs.pop(slot["name"])
-        entry["link"] = len(self._links) + 1
-        self._links.append([entry["link"], source.node["id"], source.slot, node, position, source.type])
-        source.node["outputs"][source.slot]["links"].append(entry["link"])
-        return entry
+
+def _sample(
+    flow: Workflow, fit: Node, model: Node, observation: Node, guider: Node, scene: Node, seed: int, muted: bool = False
+) -> None:
+    samples = flow.add(
+        "VIPaintSamplePosterior",
+        posterior=fit["posterior"],
+        guider=guider["GUIDER"],
+        vae=model["vae"],
+        observation=observation["observation"],
+        seed=seed,
+        muted=muted,
+    )
+    flow.column()
+    composited = flow.add(
+        "VIPaintCompositeObserved",
+        images=samples["images"],
+        original=scene["image"],
+        mask=scene["mask"],
+        muted=muted,
+    )
+    enlarged = _enlarged(flow, composited["composited"], muted)
+    flow.column()
+    flow.add("SaveImage", images=enlarged["IMAGE"], filename_prefix="vipaint/scene", muted=muted)
+
+
+def _enlarged(flow: Workflow, image: Output, muted: bool = False) -> Node:
+    return flow.add(
+        "ImageScale",
+        title="Enlarge, to be seen",
+        image=image,
+        upscale_method="nearest-exact",
+        width=256,
+        height=256,
+        crop="disabled",
+        muted=muted,
+    )
+
+
+def _sd15(flow: Workflow) -> Node:
+    name = "v1-5-pruned-emaonly-fp16.safetensors"
+    address = f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{name}"
+    return flow.add("CheckpointLoaderSimple", ckpt_name=name, download=address)
+
+
+def _picture_and_prompts(flow: Workflow, clip: Output) -> tuple[Node, Node, Node]:
+    picture = flow.add("LoadImage", image="example.png")
+    flow.column()
+    positive = flow.add("CLIPTextEncode", title="What the whole picture shows", clip=clip, text="a photograph, sharp")
+    negative = flow.add("CLIPTextEncode", title="What it does not", clip=clip, text="blurry, watermark, text")
+    return picture, positive, negative
+
+
+def _prompted(flow: Workflow, checkpoint: Node) -> tuple[Output, Output, Node, Output, Output]:
+    picture, positive, negative = _picture_and_prompts(flow, checkpoint["CLIP"])
+    return checkpoint["MODEL"], checkpoint["VAE"], picture, positive["CONDITIONING"], negative["CONDITIONING"]
+
+
+def _inpaint(flow: Workflow, model: Output, vae: Output, picture: Node, positive: Output, negative: Output) -> Node:
+    flow.group("Inpaint")
+    return flow.add(
+        "VIPaintInpaint",
+        model=model,
+        positive=positive,
+        negative=negative,
+        vae=vae,
+        image=picture["IMAGE"],
+        mask=picture["MASK"],
+        cfg=3.0,
+    )
+
+
+def _save(flow: Workflow, inpaint: Node) -> None:
+    flow.group("Result")
+    flow.add("SaveImage", images=inpaint["images"], filename_prefix="vipaint/inpaint")
+
+
+ALL = (
+    embedded_inpaint,
+    fit_once_sample_many,
+    sd15_inpaint,
+    sdxl_inpaint,
+    sd35_inpaint,
+    lora_controlnet,
+    upscale_after,
+)
+
+
+def main() -> None:
+    """Write every workflow."""
+    schemas = json.loads(SNAPSHOT.read_text()) | json.loads(CORE_SNAPSHOT.read_text())
+    for build in ALL:
+        flow = Workflow(schemas)
+        build(flow)
+        (WORKFLOWS / f"{build.__name__}.json").write_text(json.dumps(flow.as_json(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

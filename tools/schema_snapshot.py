@@ -32,6 +32,7 @@ CORE_NODES = (
     "CLIPTextEncode",
     "ControlNetApplyAdvanced",
     "ControlNetLoader",
+    "ImageScale",
     "ImageUpscaleWithModel",
     "LoadImage",
     "LoraLoader",

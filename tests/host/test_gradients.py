@@ -20,8 +20,7 @@ def gradients(client, graph: Graph, guided, vae, **settings) -> dict[str, dict[s
     """What the pack's gradients and finite differences are, for denoiser and decoder."""
     inputs = {"height": 64, "width": 128, "t": 0.5, "checkpointing": "auto", "step": 0.003, "batch": 1} | settings
     node = graph.add("TestPackGradient", guider=guided, vae=vae, **inputs)
-    (report,) = client.run(graph).outputs[node.id]["report"]
-    return report
+    return client.report(client.run(graph), node)
 
 
 def agree(report: dict[str, dict[str, float]]) -> bool:
@@ -87,7 +86,7 @@ def test_weights_in_a_reused_buffer_make_the_plain_gradient_wrong(client, name):
         "TestPlainGradient", guider=guider(graph, model, model=paged[0]), latent=latent[0], sigmas=sigmas[0], seed=0,
         step=0.003,
     )  # fmt: skip
-    (found,) = client.run(graph).outputs[node.id]["report"]
+    found = client.report(client.run(graph), node)
     assert not agree({"denoiser": found}), found
 
 

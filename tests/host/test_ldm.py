@@ -393,3 +393,15 @@ def test_a_model_from_elsewhere_has_no_class_labels(client):
     graph.add("TestSaveTensor", latent=one_step(graph, model, 1, steps_to(graph, model, 2), (1, 4, 8, 8))[0])
     with pytest.raises(HostError, match="not from Load LDM Checkpoint"):
         client.run(graph)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_through_the_pack_are_finite_differences(client, tiny, kind):
+    graph = Graph()
+    model, vae = (graph.add("VIPaintLoadLDMCheckpoint", ckpt_name=f"ldm_{kind}.safetensors")[i] for i in (0, 1))
+    condition = graph.add("VIPaintLDMClassLabel", model=model, label=-1)[0]
+    guided = graph.add("BasicGuider", model=model, conditioning=condition)
+    settings = {"height": 64, "width": 64, "t": 0.5, "checkpointing": "off", "step": 0.003, "batch": 1}
+    node = graph.add("TestPackGradient", guider=guided[0], vae=vae, **settings)
+    for found in client.report(client.run(graph), node).values():
+        assert found["automatic"] == pytest.approx(found["finite_difference"], rel=0.01)

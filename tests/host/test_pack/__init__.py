@@ -1,0 +1,21 @@
+"""Nodes for the tests alone, loaded into the ComfyUI under test next to the pack."""
+
+from .basic import TestBadImage, TestConditioning, TestLatent, TestModelState, TestSaveTensor
+from .gradient import TestPlainGradient
+from .networks import TestTinyModel, TestTinyVAE
+from .pack_gradient import TestPackGradient
+from .reused_buffer import TestReusedWeightBuffer
+
+_NODES = (
+    TestBadImage,
+    TestConditioning,
+    TestLatent,
+    TestModelState,
+    TestPackGradient,
+    TestPlainGradient,
+    TestReusedWeightBuffer,
+    TestSaveTensor,
+    TestTinyModel,
+    TestTinyVAE,
+)
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}

@@ -1,0 +1,215 @@
+"""Every workflow file against the schemas of the nodes that it uses."""
+
+from __future__ import annotations
+
+import copy
+import json
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from tools.make_workflows import ALL, WORKFLOWS
+from tools.schema_snapshot import CORE_SNAPSHOT, FILES, SNAPSHOT, WIDGET_TYPES
+from tools.workflow_graph import Workflow
+
+OWN = json.loads(SNAPSHOT.read_text())
+SCHEMAS = OWN | json.loads(CORE_SNAPSHOT.read_text())
+NOTE = "MarkdownNote"
+"""The one node that exists in the browser only."""
+MUTED = 2
+NAMES = [build.__name__ for build in ALL]
+
+Flow = dict[str, Any]
+
+
+def load(name: str) -> Flow:
+    return json.loads((WORKFLOWS / f"{name}.json").read_text())
+
+
+def problems(flow: Flow) -> list[str]:
+    """What is wrong with a workflow, a sentence each."""
+    nodes = {node["id"]: node for node in flow["nodes"]}
+    found = [f"{len(flow['nodes'])} nodes share {len(nodes)} ids"] * (len(nodes) != len(flow["nodes"]))
+    for node in flow["nodes"]:
+        if node["type"] != NOTE:
+            of_node = _node_problems(node) if node["type"] in SCHEMAS else ["is unknown"]
+            found += [f"{node['type']} {node['id']} {problem}" for problem in of_node]
+    links = {link[0]: link for link in flow["links"]}
+    used = [slot["link"] for node in flow["nodes"] for slot in node["inputs"] if slot["link"] is not None]
+    if sorted(used) != sorted(links):
+        found.append(f"links are {sorted(links)} and inputs use {sorted(used)}")
+    for link in flow["links"]:
+        found += [f"link {link[0]} {problem}" for problem in _link_problems(link, nodes)]
+    return found
+
+
+def _node_problems(node: Flow) -> list[str]:
+    schema = SCHEMAS[node["type"]]
+    sockets = [slot for slot in schema["inputs"] if slot["type"] not in WIDGET_TYPES]
+    widgets = [slot for slot in schema["inputs"] if slot["type"] in WIDGET_TYPES]
+    wanted = [(slot["name"], slot["type"]) for slot in sockets + widgets]
+    given = [(slot["name"], slot["type"]) for slot in node["inputs"]]
+    found = [f"has inputs {given}, not {wanted}"] * (given != wanted)
+    wanted = [(slot["name"], slot["type"]) for slot in schema["outputs"]]
+    given = [(slot["name"], slot["type"]) for slot in node["outputs"]]
+    found += [f"has outputs {given}, not {wanted}"] * (given != wanted)
+    for slot, entry in zip(sockets, node["inputs"], strict=False):
+        found += [f"lacks {slot['name']}"] * (entry["link"] is None and not slot["optional"])
+    return found + _value_problems(widgets, node["widgets_values"])
+
+
+def _value_problems(widgets: list[Flow], values: list[Any]) -> list[str]:
+    rules: list[tuple[str, Any]] = []
+    for widget in widgets:
+        rules.append((widget["name"], lambda value, widget=widget: _fits(widget, value)))
+        if widget.get("control_after_generate"):
+            rules.append(("its companion", lambda value: value == "fixed"))
+        if widget.get("image_upload"):
+            rules.append(("its companion", lambda value: value == "image"))
+    if len(rules) != len(values):
+        return [f"has {len(values)} values for {[name for name, _ in rules]}"]
+    return [f"has {value!r} for {name}" for (name, fits), value in zip(rules, values, strict=True) if not fits(value)]
+
+
+def _fits(widget: Flow, value: Any) -> bool:
+    match widget["type"]:
+        case "BOOLEAN":
+            return isinstance(value, bool)
+        case "INT" | "FLOAT":
+            numbers = (int,) if widget["type"] == "INT" else (int, float)
+            return type(value) in numbers and widget.get("min", value) <= value <= widget.get("max", value)
+        case "COMBO":
+            options = widget.get("options", FILES)
+            return options == FILES or value in options
+    return isinstance(value, str)
+
+
+def _link_problems(link: list[Any], nodes: dict[int, Flow]) -> list[str]:
+    number, source, out, target, into, kind = link
+    try:
+        output, socket = nodes[source]["outputs"][out], nodes[target]["inputs"][into]
+    except LookupError:
+        return ["ends at a slot that does not exist"]
+    found = [f"joins {output['type']} and {socket['type']} as {kind}"] * (
+        len({kind, output["type"], socket["type"]}) > 1
+    )
+    found += ["is not known to both of its ends"] * (number not in output["links"] or number != socket["link"])
+    muted = nodes[source]["mode"] == MUTED != nodes[target]["mode"]
+    return found + ["leads from a muted node to one that runs"] * muted
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_workflow_fits_the_nodes(name):
+    assert problems(load(name)) == []
+
+
+@pytest.mark.parametrize("build", ALL, ids=NAMES)
+def test_files_are_what_the_script_makes(build):
+    flow = Workflow(SCHEMAS)
+    build(flow)
+    assert load(build.__name__) == flow.as_json()
+
+
+def test_there_are_no_other_workflows_and_each_has_a_thumbnail():
+    assert sorted(path.name for path in WORKFLOWS.iterdir()) == sorted(
+        f"{name}.{kind}" for name in NAMES for kind in ("jpg", "json")
+    )
+
+
+def test_no_other_folder_is_taken_for_one_of_workflows():
+    others = ("example", "examples", "example_workflows", "workflow")
+    assert not any((WORKFLOWS.parent / other).exists() for other in others)
+
+
+def test_every_node_of_the_pack_is_in_some_workflow():
+    used = {node["type"] for name in NAMES for node in load(name)["nodes"]}
+    assert set(OWN) <= used
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_do_not_overlap_and_a_note_comes_first(name):
+    nodes = load(name)["nodes"]
+    assert nodes[0]["type"] == NOTE and min(nodes, key=lambda node: node["pos"]) == nodes[0]
+    for a, b in combinations(nodes, 2):
+        assert any(
+            one["pos"][axis] + one["size"][axis] < other["pos"][axis]
+            for one, other in ((a, b), (b, a))
+            for axis in (0, 1)
+        ), (a["type"], b["type"])
+
+
+@pytest.mark.parametrize("name", ["embedded_inpaint", "fit_once_sample_many"])
+def test_what_runs_on_any_install_names_no_file_of_the_user(name):
+    for node in load(name)["nodes"]:
+        widgets = SCHEMAS.get(node["type"], {"inputs": []})["inputs"]
+        if node["mode"] != MUTED and any(slot.get("options") == FILES for slot in widgets):
+            assert node["widgets_values"] == ["embedded prior (64x64 scenes)"]
+
+
+def _node(flow: Flow, type: str) -> Flow:
+    return next(node for node in flow["nodes"] if node["type"] == type)
+
+
+def _wrong_link_type(flow: Flow) -> None:
+    flow["links"][0][5] = "IMAGE"
+
+
+def _wrong_slot(flow: Flow) -> None:
+    flow["links"][0][4] += 1
+
+
+def _missing_slot(flow: Flow) -> None:
+    flow["links"][0][2] = 9
+
+
+def _unknown_node(flow: Flow) -> None:
+    _node(flow, "VIPaintFitPosterior")["type"] = "VIPaintFit"
+
+
+def _one_value_short(flow: Flow) -> None:
+    _node(flow, "VIPaintSamplePosterior")["widgets_values"].pop()
+
+
+def _two_values_exchanged(flow: Flow) -> None:
+    values = _node(flow, "VIPaintFitPosterior")["widgets_values"]
+    values[0], values[1] = values[1], values[0]
+
+
+def _value_out_of_range(flow: Flow) -> None:
+    _node(flow, "VIPaintSamplePosterior")["widgets_values"][0] = 0
+
+
+def _unknown_choice(flow: Flow) -> None:
+    _node(flow, "VIPaintDemoScene")["widgets_values"][0] = "ring"
+
+
+def _unconnected(flow: Flow) -> None:
+    socket = _node(flow, "VIPaintFitPosterior")["inputs"][0]
+    flow["links"] = [link for link in flow["links"] if link[0] != socket["link"]]
+    socket["link"] = None
+
+
+def _inputs_exchanged(flow: Flow) -> None:
+    _node(flow, "VIPaintFitPosterior")["inputs"][:2] = _node(flow, "VIPaintFitPosterior")["inputs"][1::-1]
+
+
+def _muted_source(flow: Flow) -> None:
+    _node(flow, "VIPaintDemoScene")["mode"] = MUTED
+
+
+def _same_id(flow: Flow) -> None:
+    flow["nodes"].append(copy.deepcopy(flow["nodes"][0]))
+
+
+MISTAKES = (
+    _wrong_link_type, _wrong_slot, _missing_slot, _unknown_node, _one_value_short, _two_values_exchanged,
+    _value_out_of_range, _unknown_choice, _unconnected, _inputs_exchanged, _muted_source, _same_id,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.__name__[1:] for mistake in MISTAKES])
+def test_mistakes_are_found(mistake):
+    flow = load("embedded_inpaint")
+    mistake(flow)
+    assert problems(flow)

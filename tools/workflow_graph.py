@@ -1,0 +1,172 @@
+"""Graphs in the format of ComfyUI's browser interface, built from node schemas and laid out in columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .schema_snapshot import WIDGET_TYPES, Schemas
+
+_MUTED = 2
+_WIDTH, _PADDING, _GROUP_GAP = 290, 20, 40
+_ABOVE_FIRST, _BETWEEN = 80, 60
+"""Room for the titles that the browser draws above groups and nodes."""
+_MARGIN, _SLOT, _WIDGET, _TEXT_BOX, _PICTURE = 14, 20, 24, 110, 270
+_SHOW_PICTURES = ("LoadImage", "PreviewImage", "SaveImage")
+_LETTERS_A_LINE, _LINE = 48, 20
+_NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
+_MODEL_FOLDERS = {
+    "CheckpointLoaderSimple": "checkpoints",
+    "ControlNetLoader": "controlnet",
+    "LoraLoader": "loras",
+    "UpscaleModelLoader": "upscale_models",
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a node in a workflow."""
+
+    node: dict[str, Any]
+    slot: int
+    type: str
+
+
+class Node:
+    """A node in a workflow; ``node["latent"]`` is its output of that name."""
+
+    def __init__(self, entry: dict[str, Any]):
+        self._entry = entry
+
+    def __getitem__(self, name: str) -> Output:
+        for slot, output in enumerate(self._entry["outputs"]):
+            if output["name"] == name:
+                return Output(self._entry, slot, output["type"])
+        raise KeyError(f"{self._entry['type']} has no output {name!r}")
+
+
+class Workflow:
+    """A graph in the format of ComfyUI's browser interface, laid out as it is built: groups of columns of nodes."""
+
+    def __init__(self, schemas: Schemas):
+        self._schemas = schemas
+        self._nodes: list[dict[str, Any]] = []
+        self._links: list[list[Any]] = []
+        self._groups: list[dict[str, Any]] = []
+        self._left = self._top = 0
+
+    def group(self, title: str, below: bool = False) -> None:
+        """Begin a group to the right of the others, or below the last one."""
+        left = top = 0
+        if self._groups:
+            x, y, _, height = self._groups[-1]["bounding"]
+            right = max(x + width for x, _, width, _ in (group["bounding"] for group in self._groups))
+            left, top = (x, y + height + _GROUP_GAP) if below else (right + _GROUP_GAP, 0)
+        group = {"id": len(self._groups) + 1, "title": title, "bounding": [left, top, _PADDING, 0]}
+        self._groups.append(group | {"color": "#3f789e", "font_size": 24, "flags": {}})
+        self.column()
+
+    def column(self) -> None:
+        """Begin a column of nodes within the group."""
+        bounding = self._groups[-1]["bounding"]
+        self._left, self._top = bounding[0] + bounding[2], bounding[1] + _ABOVE_FIRST
+        bounding[2] += _WIDTH + _PADDING
+
+    def note(self, text: str) -> None:
+        """A note for the reader, in Markdown."""
+        lines = sum(1 + len(line) // _LETTERS_A_LINE for line in text.splitlines())
+        entry = self._place("MarkdownNote", _MARGIN + _LINE * lines)
+        entry |= {"title": "Note", "widgets_values": [text]} | _NOTE_COLOURS
+
+    def add(
+        self, type: str, *, title: str = "", muted: bool = False, download: str = "", **inputs: Output | Any
+    ) -> Node:
+        """A node below the last one.
+
+        Args:
+            muted: not run until the user asks for it.
+            download: address of the file that the node's first widget names; the browser offers it where it lacks.
+            inputs: links to other nodes' outputs, and widget values; widgets not given keep their defaults.
+
+        Raises:
+            KeyError: an input that the node does not have, or lacks here.
+        """
+        schema = self._schemas[type]
+        sockets = [slot for slot in schema["inputs"] if slot["type"] not in WIDGET_TYPES]
+        widgets = [slot for slot in schema["inputs"] if slot["type"] in WIDGET_TYPES]
+        values: list[Any] = []
+        for widget in widgets:
+            values.append(inputs.pop(widget["name"]) if widget["name"] in inputs else _default(widget))
+            values += ["fixed"] * bool(widget.get("control_after_generate"))
+            values += ["image"] * bool(widget.get("image_upload"))
+        height = _MARGIN + _SLOT * max(len(sockets), len(schema["outputs"])) + _WIDGET * len(values)
+        height += _TEXT_BOX * sum(bool(widget.get("multiline")) for widget in widgets)
+        entry = self._place(type, height + _PICTURE * (type in _SHOW_PICTURES))
+        entry["outputs"] = [output | {"links": []} for output in schema["outputs"]]
+        # The browser's order: sockets, then a socket for every widget.
+        entry["inputs"] = [self._socket(slot, inputs, entry["id"], position) for position, slot in enumerate(sockets)]
+        entry["inputs"] += [_widget_socket(widget) for widget in widgets]
+        entry["widgets_values"] = values
+        if inputs:
+            raise KeyError(f"{type} has no inputs {', '.join(inputs)}")
+        if title:
+            entry["title"] = title
+        if muted:
+            entry["mode"] = _MUTED
+        if download:
+            model = {"name": values[0], "url": download, "directory": _MODEL_FOLDERS[type]}
+            entry["properties"]["models"] = [model]
+        return Node(entry)
+
+    def as_json(self) -> dict[str, Any]:
+        """What the browser loads."""
+        return {
+            "revision": 0,
+            "last_node_id": len(self._nodes),
+            "last_link_id": len(self._links),
+            "nodes": self._nodes,
+            "links": self._links,
+            "groups": self._groups,
+            "config": {},
+            "extra": {},
+            "version": 0.4,
+        }
+
+    def _place(self, type: str, height: int) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "id": len(self._nodes) + 1,
+            "type": type,
+            "pos": [self._left, self._top],
+            "size": [_WIDTH, height],
+            "flags": {},
+            "order": len(self._nodes),
+            "mode": 0,
+            "inputs": [],
+            "outputs": [],
+            "properties": {"Node name for S&R": type},
+        }
+        self._nodes.append(entry)
+        self._top += height + _BETWEEN
+        bounding = self._groups[-1]["bounding"]
+        bounding[3] = max(bounding[3], self._top - _BETWEEN + _PADDING - bounding[1])
+        return entry
+
+    def _socket(self, slot: dict[str, Any], inputs: dict[str, Any], node: int, position: int) -> dict[str, Any]:
+        entry = {"name": slot["name"], "type": slot["type"], "link": None}
+        if slot["optional"]:
+            entry["shape"] = 7
+            if slot["name"] not in inputs:
+                return entry
+        source: Output = inputs.pop(slot["name"])
+        entry["link"] = len(self._links) + 1
+        self._links.append([entry["link"], source.node["id"], source.slot, node, position, source.type])
+        source.node["outputs"][source.slot]["links"].append(entry["link"])
+        return entry
+
+
+def _default(widget: dict[str, Any]) -> Any:
+    return widget["default"] if "default" in widget else widget["options"][0]
+
+
+def _widget_socket(widget: dict[str, Any]) -> dict[str, Any]:
+    return {"name": widget["name"], "type": widget["type"], "widget": {"name": widget["name"]}, "link": None}
