@@ -87,6 +87,14 @@ def test_batch_of_pictures(client, picture):
     assert "image is a batch of 2" in refusal(client, graph)
 
 
+def test_vae_of_another_model(client, picture):
+    graph = Graph()
+    nodes = restoration(graph, picture)
+    relink(graph, nodes.fit, "vae", graph.add("VAELoader", vae_name="tiny_taesd_16.safetensors")[0])
+    message = refusal(client, graph)
+    assert "VIPaintFitPosterior" in message and "vae has latents of 16 channels" in message
+
+
 @pytest.mark.parametrize("keypoints", ["0.4, 0.55", "0.5, 0.5", "1.5, 0.4", "0.5, -0.1", "nan", "early, late"])
 def test_keypoints_that_are_no_decreasing_times(client, picture, keypoints):
     graph = Graph()
@@ -136,14 +144,6 @@ def test_posterior_of_another_model(client, picture, name):
     assert "VIPaintSamplePosterior" in message and "the posterior was fitted for" in message
 
 
-def test_vae_of_another_model(client, picture):
-    graph = Graph()
-    nodes = restoration(graph, picture)
-    relink(graph, nodes.fit, "vae", graph.add("VAELoader", vae_name="tiny_taesd_16.safetensors")[0])
-    message = refusal(client, graph)
-    assert "VIPaintFitPosterior" in message and "vae has latents of 16 channels" in message
-
-
 def test_pictures_of_another_size_to_composite(client, picture):
     graph = Graph()
     nodes = restoration(graph, picture)
@@ -167,6 +167,16 @@ def lie_about_size(content):
     return b"\xff" * 8 + content[8:]
 
 
+def load_posterior(client, picture, file):
+    """Samples from a file of the output folder."""
+    graph = Graph()
+    nodes = restoration(graph, picture)
+    loaded = graph.add("VIPaintLoadPosterior", file=f"output: {file}")
+    resampled = sample(graph, loaded[0], nodes.guider, nodes.loader[1], nodes.observation)
+    graph.add("TestSaveTensor", latent=resampled[0])
+    return graph
+
+
 @pytest.mark.parametrize("spoil", [replace_all, cut_off, lie_about_size])
 def test_corrupt_posterior_file(client, picture, spoil):
     graph = Graph()
@@ -185,16 +195,6 @@ def test_another_kind_of_file_for_a_posterior(client, picture):
     file = client.run(graph).outputs[nodes.latents.id]["files"][0]
     message = refusal(client, load_posterior(client, picture, file))
     assert "VIPaintLoadPosterior" in message and f"{file} is not a VIPaint posterior" in message
-
-
-def load_posterior(client, picture, file):
-    """Samples from a file of the output folder."""
-    graph = Graph()
-    nodes = restoration(graph, picture)
-    loaded = graph.add("VIPaintLoadPosterior", file=f"output: {file}")
-    resampled = sample(graph, loaded[0], nodes.guider, nodes.loader[1], nodes.observation)
-    graph.add("TestSaveTensor", latent=resampled[0])
-    return graph
 
 
 @pytest.mark.parametrize("during", ["fit", "sample"])

@@ -1,4 +1,7 @@
-"""The embedded prior's workflow in ComfyUI: what comes out, what is kept, what is left behind."""
+"""The embedded prior's workflow in ComfyUI: what comes out, what is kept, what is left behind.
+
+ComfyUI forgets what the latest prompt did not use, so tests that share a fit stand together, first.
+"""
 
 import itertools
 
@@ -51,14 +54,6 @@ def test_the_known_part_is_followed_before_it_is_pasted_back(client, scene, fitt
     assert error < 0.1, f"root mean square error {error:.3f} in the known half"
 
 
-def test_the_same_seed_gives_the_same_picture_and_another_seed_another(client, picture, fitted_picture):
-    latents, images = restore(client, fitted_picture)
-    again, images_again = restore(client, picture)
-    assert torch.equal(latents, again) and torch.equal(images, images_again)
-    _, others = restore(client, fitted_picture, seed=1)
-    assert (others - images).abs().mean() > 0.005
-
-
 def test_an_item_of_a_batch_is_the_same_alone(client, fitted_picture):
     batch, _ = restore(client, fitted_picture, num_samples=3)
     for k in range(3):
@@ -68,36 +63,12 @@ def test_an_item_of_a_batch_is_the_same_alone(client, fitted_picture):
     torch.testing.assert_close(by_twos, batch, rtol=0, atol=1e-3)
 
 
-def test_fit_and_sample_show_progress_and_previews(client, picture):
-    graph = Graph()
-    nodes = restoration(graph, picture, {"iterations": 4}, steps=5)
-    run = client.run(graph)
-    assert run.progress()[nodes.fit.id] >= 4 and run.progress()[nodes.sample.id] >= 5
-    assert run.previews() >= 9
-
-
 def test_another_seed_of_sampling_does_not_fit_again(client, fitted_picture):
     restore(client, fitted_picture)
     graph = Graph()
     nodes = restoration(graph, fitted_picture, seed=2)
     run = client.run(graph)
     assert nodes.fit.id in run.cached() and nodes.fit.id not in run.executed() and nodes.sample.id in run.executed()
-
-
-def test_all_in_one_fits_once_for_all_seeds(client, scene, picture):
-    runs, pictures = [], []
-    for seed in (0, 1):
-        graph = Graph()
-        node, shown = inpaint(graph, picture, seed=seed)
-        runs.append(client.run(graph))
-        pictures.append(client.images(runs[-1], shown).astype(int))
-        assert node.id in runs[-1].executed()
-    hole = right_half(scene)
-    assert all(np.abs(batch - scene)[:, ~hole].max() <= 1 for batch in pictures)
-    assert np.abs(pictures[0] - pictures[1])[:, hole].mean() > 2
-    # The parts that reported progress: fit and sampling at first, sampling alone with the other seed.
-    assert len(runs[0].progress()) == 2 and len(runs[1].progress()) == 1
-    assert set(runs[1].progress()) < set(runs[0].progress())
 
 
 def test_a_saved_posterior_gives_the_same_samples(client, fitted_picture):
@@ -118,6 +89,50 @@ def test_a_saved_posterior_gives_the_same_samples(client, fitted_picture):
     resampled = sample(graph, loaded[0], nodes.guider, nodes.loader[1], nodes.observation)
     kept = graph.add("TestSaveTensor", latent=resampled[0])
     assert torch.equal(client.tensor(client.run(graph), kept), latents)
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_seed_another(client, picture, fitted_picture):
+    latents, images = restore(client, fitted_picture)
+    _, others = restore(client, fitted_picture, seed=1)
+    assert (others - images).abs().mean() > 0.005
+    again, images_again = restore(client, picture)
+    assert torch.equal(latents, again) and torch.equal(images, images_again)
+
+
+def test_weights_in_a_reused_buffer_give_the_same_samples(client, fitted_picture):
+    expected, _ = restore(client, fitted_picture)
+    graph = Graph()
+    nodes = restoration(graph, fitted_picture)
+    reused = graph.add("TestReusedWeightBuffer", model=nodes.loader[0], vae=nodes.loader[1])
+    graph.prompt[nodes.guider[0]]["inputs"]["model"] = reused[0]
+    for node in (nodes.fit, nodes.sample):
+        graph.prompt[node.id]["inputs"]["vae"] = reused[1]
+    latents = client.tensor(client.run(graph), nodes.latents)
+    torch.testing.assert_close(latents, expected, rtol=0, atol=1e-3)
+
+
+def test_all_in_one_fits_once_for_all_seeds(client, scene, picture):
+    runs, pictures = [], []
+    for seed in (0, 1):
+        graph = Graph()
+        node, shown = inpaint(graph, picture, seed=seed)
+        runs.append(client.run(graph))
+        pictures.append(client.images(runs[-1], shown).astype(int))
+        assert node.id in runs[-1].executed()
+    hole = right_half(scene)
+    assert all(np.abs(batch - scene)[:, ~hole].max() <= 1 for batch in pictures)
+    assert np.abs(pictures[0] - pictures[1])[:, hole].mean() > 2
+    # The parts that reported progress: fit and sampling at first, sampling alone with the other seed.
+    assert len(runs[0].progress()) == 2 and len(runs[1].progress()) == 1
+    assert set(runs[1].progress()) < set(runs[0].progress())
+
+
+def test_fit_and_sample_show_progress_and_previews(client, picture):
+    graph = Graph()
+    nodes = restoration(graph, picture, {"iterations": 4}, steps=5)
+    run = client.run(graph)
+    assert run.progress()[nodes.fit.id] >= 4 and run.progress()[nodes.sample.id] >= 5
+    assert run.previews() >= 9
 
 
 def test_sides_that_the_model_does_not_take_are_padded_and_cropped_back(client, scene):
@@ -160,18 +175,6 @@ def test_the_hosts_own_sampler_gives_the_same_before_and_after_a_fit(client, pic
     assert torch.equal(before, after) and not loaded_again
     assert state_after | {"requires_grad": 0} == state_before | {"requires_grad": 0}
     assert state_after["patched_forwards"] == state_after["gradients"] == 0
-
-
-def test_weights_in_a_reused_buffer_give_the_same_samples(client, fitted_picture):
-    expected, _ = restore(client, fitted_picture)
-    graph = Graph()
-    nodes = restoration(graph, fitted_picture)
-    reused = graph.add("TestReusedWeightBuffer", model=nodes.loader[0], vae=nodes.loader[1])
-    graph.prompt[nodes.guider[0]]["inputs"]["model"] = reused[0]
-    for node in (nodes.fit, nodes.sample):
-        graph.prompt[node.id]["inputs"]["vae"] = reused[1]
-    latents = client.tensor(client.run(graph), nodes.latents)
-    torch.testing.assert_close(latents, expected, rtol=0, atol=1e-3)
 
 
 def test_memory_does_not_grow_from_run_to_run(server, client, scene):
