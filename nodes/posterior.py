@@ -84,9 +84,10 @@ class FitPosterior(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, preset, keypoints, iterations):
+    def validate_inputs(cls, keypoints=""):
+        # Only what it names is checked here; ComfyUI leaves its own checks out for those.
         try:
-            fit_config(preset, keypoints, iterations)
+            fit_config("quality", keypoints, -1)
         except InputError as error:
             return str(error)
         return True

@@ -44,6 +44,7 @@ def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> Fi
     Raises:
         InputError: keypoints that are no decreasing times in (0, 1].
     """
+    _check("preset", preset, FITS)
     changes = {name: value for name, value in given.items() if value}
     if times := parse_keypoints(keypoints):
         changes["keypoints"] = times
@@ -54,5 +55,12 @@ def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> Fi
 
 def refine_config(guidance: str, steps: int, batch_size: int) -> RefineConfig:
     """A refinement with the user's number of steps, or with its own for 0."""
+    _check("guidance", guidance, GUIDANCE)
     config = dataclasses.replace(GUIDANCE[guidance](), batch_size=batch_size)
     return dataclasses.replace(config, steps=steps) if steps else config
+
+
+def _check(name: str, value: str, choices: dict[str, Any]) -> None:
+    """Older ComfyUI lets any word pass for a choice."""
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}")

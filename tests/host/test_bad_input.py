@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.host.comfy_client import Graph, HostError, Interrupted
-from tests.host.graphs import guider, restoration, right_half, sample, tiny, with_hole
+from tests.host.graphs import guider, inpaint, restoration, right_half, sample, tiny, with_hole
 
 _names = itertools.count()
 
@@ -67,6 +67,12 @@ def test_mask_that_leaves_nothing_observed(client, scene):
     graph = Graph()
     observe(graph, put(client, with_hole(scene, np.ones((64, 64), dtype=bool))))
     assert "mask covers the whole picture" in refusal(client, graph)
+
+
+def test_all_in_one_names_the_input_too(client, scene):
+    graph = Graph()
+    inpaint(graph, put(client, scene))
+    assert "mask has no hole" in refusal(client, graph)
 
 
 @pytest.mark.parametrize(("defect", "words"), [("nan", "NaN"), ("out of range", "values from")])
