@@ -95,3 +95,19 @@ def test_a_vae_of_another_model_is_named(client):
     model = tiny(graph, "sd15")
     with pytest.raises(HostError, match="vae has latents of 16 channels and the model of 4"):
         gradients(client, graph, guider(graph, model), vae_for(graph, 16))
+
+
+@pytest.mark.parametrize(
+    ("defect", "words"),
+    [
+        ("no gradient", "this model cannot be differentiated in this ComfyUI"),
+        ("half a gradient", "the gradient of this model is wrong in this ComfyUI"),
+        ("out of memory", "out of memory: lower batch_size"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_with_the_remedy(client, defect, words):
+    graph = Graph()
+    model = tiny(graph, "sd15")
+    spoilt = graph.add("TestSpoiltModel", model=model.model, defect=defect)
+    with pytest.raises(HostError, match=words):
+        gradients(client, graph, guider(graph, model, model=spoilt[0]), vae_for(graph, 4))

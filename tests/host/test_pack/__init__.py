@@ -5,6 +5,7 @@ from .gradient import TestPlainGradient
 from .networks import TestTinyModel, TestTinyVAE
 from .pack_gradient import TestPackGradient
 from .reused_buffer import TestReusedWeightBuffer
+from .spoilt_model import TestSpoiltModel
 
 _NODES = (
     TestBadImage,
@@ -15,6 +16,7 @@ _NODES = (
     TestPlainGradient,
     TestReusedWeightBuffer,
     TestSaveTensor,
+    TestSpoiltModel,
     TestTinyModel,
     TestTinyVAE,
 )
