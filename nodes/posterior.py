@@ -101,7 +101,7 @@ class FitPosterior(io.ComfyNode):
             preset, keypoints, iterations, samples=samples, mean_rate=mean_rate, log_std_rate=log_std_rate,
             gate_rate=gate_rate,
         )  # fmt: skip
-        padded, size = _padded(observation, vae)
+        padded, sides, size = _padded(observation, vae)
 
         def fit(prior: HostPrior) -> tuple[HierarchicalPosterior, list[tuple[str, Tensor]]]:
             generator = torch.Generator().manual_seed(seed)
@@ -114,9 +114,7 @@ class FitPosterior(io.ComfyNode):
             return posterior.to(torch.device("cpu"), torch.float32), expected
 
         rows = max(config.samples, config.start_chains)
-        posterior, expected = with_host_prior(
-            guider, vae, tuple(padded.y.shape[2:]), fit, rows=rows, checkpointing=checkpointing
-        )
+        posterior, expected = with_host_prior(guider, vae, sides, fit, rows=rows, checkpointing=checkpointing)
         if not posterior.means.isfinite().all():
             raise InputError(_NOT_FINITE)
         posterior.metadata["observation"] = observation.digest
@@ -180,7 +178,7 @@ class SamplePosterior(io.ComfyNode):
                 "observation is not the one that the posterior was fitted to: connect that one, or fit again"
             )
         config = refine_config(guidance, steps, min(batch_size, num_samples))
-        padded, size = _padded(observation, vae)
+        padded, sides, size = _padded(observation, vae)
 
         def sample(prior: HostPrior) -> tuple[Tensor, Tensor]:
             generator = torch.Generator().manual_seed(seed)
@@ -191,18 +189,19 @@ class SamplePosterior(io.ComfyNode):
             return prior.to_wire(result.latents), result.images
 
         latents, pictures = with_host_prior(
-            guider, vae, tuple(padded.y.shape[2:]), sample, rows=config.batch_size, checkpointing=checkpointing
+            guider, vae, sides, sample, rows=config.batch_size, checkpointing=checkpointing
         )
         if not pictures.isfinite().all():
             raise InputError(_NOT_FINITE)
         return io.NodeOutput({"samples": latents}, to_images(crop_to(pictures, *size)))
 
 
-def _padded(observation: Observation, vae) -> tuple[Observation, tuple[int, int]]:
-    """The observation of a picture of sides that the model takes, and the sides to crop back to."""
-    height, width = observation.y.shape[2:]
+def _padded(observation: Observation, vae) -> tuple[Observation, tuple[int, int], tuple[int, int]]:
+    """The observation of a picture of sides that the model takes, those sides, and the ones to crop back to."""
     with torch.inference_mode(False):
-        return pad_observation(observation, picture_multiple(vae)), (height, width)
+        padded = pad_observation(observation, picture_multiple(vae))
+    sides, size = (one.operator.picture_size(tuple(one.y.shape[2:])) for one in (padded, observation))
+    return padded, sides, size
 
 
 def _sheet(pixels) -> Tensor:

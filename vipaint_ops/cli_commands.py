@@ -52,7 +52,8 @@ class Task:
         """The model for the picture's size, padded to one it takes, and the observation of that size."""
         observation = Observation(self.mask * self.picture, Inpainting(self.mask), noise_std)
         padded = pad_observation(observation, prior.picture_multiple)
-        return prior.for_size(*padded.y.shape[2:]), padded
+        height, width = padded.y.shape[2:]
+        return prior.for_size(*padded.operator.picture_size((height, width))), padded
 
     @property
     def digest(self) -> str:

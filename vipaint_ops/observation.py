@@ -51,7 +51,8 @@ class Observation:
     def digest(self) -> str:
         """Names what was measured, in steps of 8-bit pictures, so that a fit is not used for another observation."""
         steps = torch.where(self.observed, self.y * 127.5, 1000.0).round().short().cpu()
-        return hashlib.sha256(f"{tuple(steps.shape)}".encode() + steps.numpy().tobytes()).hexdigest()[:16]
+        content = f"{tuple(steps.shape)} {self.operator.description}".encode() + steps.numpy().tobytes()
+        return hashlib.sha256(content).hexdigest()[:16]
 
     def residual(self, x: Tensor) -> Tensor:
         """y - A x, zero where nothing is measured; ``[batch, ...]``."""

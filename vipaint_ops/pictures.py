@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .observation import Observation
-from .operators import Inpainting
+from .operators import Compose, Crop
 
 
 def load_image(path: str | Path) -> Tensor:
@@ -48,26 +48,25 @@ def save_image(path: str | Path, image: Tensor) -> None:
     Image.fromarray(pixels.numpy()).save(path)
 
 
-def pad_to_multiple(image: Tensor, mask: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
-    """Extend picture and mask to the right and below until both sides are multiples of ``multiple``.
-
-    The border repeats the edge and counts as hidden, so it constrains nothing; :func:`crop_to` takes it off again.
-    """
-    height, width = image.shape[-2:]
-    border = (0, -width % multiple, 0, -height % multiple)
-    return F.pad(image, border, mode="replicate"), F.pad(mask, border)
-
-
 def pad_observation(observation: Observation, multiple: int) -> Observation:
-    """An inpainting observation of the picture that :func:`pad_to_multiple` makes of its own."""
-    assert isinstance(observation.operator, Inpainting)
-    mask = observation.operator.mask.expand(1, 1, *observation.y.shape[2:])
-    y, mask = pad_to_multiple(observation.y, mask, multiple)
-    return Observation(mask.sign() * y, Inpainting(mask), observation.noise_std)
+    """The observation of a picture extended to the right and below until both sides are multiples of ``multiple``.
+
+    The border is not measured, so it constrains nothing; :func:`crop_to` takes it off again.
+
+    Raises:
+        InputError: the operator's measurements are never of this size.
+    """
+    rows, columns = observation.y.shape[-2:]
+    height, width = observation.operator.picture_size((rows, columns))
+    below, right = -height % multiple, -width % multiple
+    if not below and not right:
+        return observation
+    crop = Crop(height, width, below, right)
+    return Observation(observation.y, Compose(crop, observation.operator), observation.noise_std)
 
 
 def crop_to(images: Tensor, height: int, width: int) -> Tensor:
-    """The top left ``height`` x ``width`` pixels: what :func:`pad_to_multiple` started from."""
+    """The top left ``height`` x ``width`` pixels: what :func:`pad_observation` started from."""
     return images[..., :height, :width]
 
 

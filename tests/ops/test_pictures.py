@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from tests.ops.conftest import scene
-from vipaint_ops.pictures import centre_square, crop_to, load_image, load_mask, pad_to_multiple, save_image
+from vipaint_ops.pictures import centre_square, load_image, load_mask, save_image
 
 
 def test_what_is_saved_is_read_back_to_the_nearest_level(tmp_path):
@@ -58,15 +58,6 @@ def test_masks_are_cut_at_one_half(tmp_path):
     Image.fromarray(np.array([[0, 3, 127, 128, 255]], dtype=np.uint8)).save(tmp_path / "m.png")
     assert load_mask(tmp_path / "m.png").flatten().tolist() == [0, 0, 0, 1, 1]
     assert load_mask(tmp_path / "m.png", invert=True).flatten().tolist() == [1, 1, 1, 0, 0]
-
-
-@pytest.mark.parametrize("size", [(16, 24), (17, 25), (1, 7)])
-def test_padding_observes_nothing_and_is_cropped_off_again(size):
-    picture, mask = scene(*size), torch.ones(1, 1, *size)
-    padded, padded_mask = pad_to_multiple(picture, mask, 8)
-    assert not [side for side in padded.shape[2:] if side % 8]
-    assert padded_mask.sum() == mask.sum()
-    assert torch.equal(crop_to(padded, *size), picture) and torch.equal(crop_to(padded_mask, *size), mask)
 
 
 def test_the_central_square_mixes_only_the_pixels_it_covers():

@@ -20,6 +20,8 @@ class Inpainting(Operator):
         InputError: the mask is not finite, leaves [0, 1], or observes nothing.
     """
 
+    selects = True
+
     def __init__(self, mask: Tensor):
         mask = torch.as_tensor(mask)
         self.mask = mask if mask.is_floating_point() else mask.float()

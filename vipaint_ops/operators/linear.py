@@ -34,5 +34,8 @@ class Linear(Operator):
     def squared(self, v: Tensor) -> Tensor:
         return v.flatten(1) @ (self.matrix**2).T
 
+    def picture_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return self.shape[-2], self.shape[-1]
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Linear:
         return Linear(self.matrix.to(device, dtype), self.shape)

@@ -12,7 +12,6 @@ from ..ancestral import SampleResult, even_times, start_time
 from ..batches import sample_in_batches
 from ..errors import InputError
 from ..observation import Observation
-from ..operators import Inpainting
 from ..prior import DiffusionPrior
 from ..progress import Callback, Progress
 from ..schedule import CLEAN, reverse_mean
@@ -44,8 +43,7 @@ def blended(
     Raises:
         InputError: the observation is not an inpainting one, or not pictures.
     """
-    operator = observation.operator
-    if not isinstance(operator, Inpainting) or observation.y.ndim != 4:
+    if not observation.operator.selects or observation.y.ndim != 4:
         raise InputError("blended sampling replaces known pixels: it needs an Inpainting observation of a picture")
     settings = config or BlendedConfig()
     start = start_time(prior.schedule, prior.data_std)
@@ -56,7 +54,8 @@ def blended(
         picture = observation.operator.pinv(observation.y)
         with torch.no_grad():
             known = prior.encode(picture)
-        holes = (~observation.observed).to(picture.dtype).amax(1, keepdim=True)
+        seen = observation.operator.adjoint(observation.observed.to(picture.dtype))
+        holes = (seen == 0).to(picture.dtype).amax(1, keepdim=True)
         keep = 1 - F.adaptive_max_pool2d(holes, known.shape[-2:])
         z = levels[0].sigma * streams.normal(counted.zeros(streams.rows))
         for i, t in enumerate(times):

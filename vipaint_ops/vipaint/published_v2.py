@@ -32,7 +32,6 @@ from torch.nn.functional import interpolate
 from ..errors import InputError
 from ..noise import NoiseStreams
 from ..observation import Observation
-from ..operators import Inpainting
 from ..prior import CountedPrior, DiffusionPrior
 from ..progress import Callback, Progress
 from ..schedule import posterior as reverse_kernel
@@ -66,7 +65,7 @@ class PublishedV2:
 
     def __init__(self, prior: DiffusionPrior, counted: CountedPrior, observation: Observation, config: FitConfig):
         picture = observation.y.ndim == 4 and len(prior.latent_shape) == 3
-        if not (picture and isinstance(observation.operator, Inpainting)):
+        if not (picture and observation.operator.selects):
             raise InputError(
                 f"the setting published_v2 is defined for pictures with a mask, not for "
                 f"{type(observation.operator).__name__} of {observation.y.ndim - 1} dimensions: "
@@ -75,7 +74,8 @@ class PublishedV2:
         self._prior, self._counted, self._observation, self._eta = prior, counted, observation, config.eta
         with torch.no_grad():
             self._encoded = prior.encode(observation.operator.adjoint(observation.y))
-        mask = observation.observed[:, :1].to(self._encoded.dtype)
+        known = observation.operator.adjoint(observation.observed.to(self._encoded.dtype))[:, :1] > 0
+        mask = known.to(self._encoded.dtype)
         self._mask = interpolate(mask, size=tuple(prior.latent_shape[1:]), mode="nearest")
 
     def start(self, times: tuple[float, ...], seed: int, callback: Callback | None) -> HierarchicalPosterior:

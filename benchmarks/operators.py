@@ -1,0 +1,132 @@
+"""Seconds and memory of every operator, its adjoint and its variances on a picture of 2048 x 2048 pixels.
+
+    python -m benchmarks.operators              # three pictures, the figures of docs/operators.md
+    python -m benchmarks.operators --seeds 1    # a quick look
+
+Seconds are the processor's, summed over threads, so an idle machine takes no longer and a busy one gives the same.
+Memory is how far the process rises during a call above what it held before, the result included (Linux only). Targets:
+2 seconds and 1000 MB a call. A second table compares the Fourier transforms of a blur with plain summing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from time import process_time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.report import Report, arguments, draw_intervals, interval
+from vipaint_ops.operators import (
+    Blur,
+    Compose,
+    Crop,
+    GaussianBlur,
+    Grey,
+    Inpainting,
+    MotionBlur,
+    Operator,
+    SuperResolution,
+)
+
+SIDE, SMALL = 2048, 64
+KERNELS, PICTURES = (3, 5, 7, 11, 21, 61), (256, 1024)
+SECONDS, MEGABYTES = 2.0, 1000.0
+
+
+def operators(side: int) -> dict[str, Operator]:
+    """The operators for pictures of ``side`` x ``side`` pixels, by name."""
+    generator = torch.Generator().manual_seed(0)
+    mask = (torch.rand(1, 1, side, side, generator=generator) > 0.5).float()
+    return {
+        "mask": Inpainting(mask),
+        "Gaussian blur 61, std 3": GaussianBlur(),
+        "straight motion 61": MotionBlur(61, 30.0),
+        "camera shake 61": MotionBlur.shake(61, 0.5, generator),
+        "kernel of 5 x 5": Blur(torch.ones(5, 5) / 25),
+        "bicubic x4": SuperResolution(4),
+        "average x4": SuperResolution(4, "average"),
+        "grey": Grey(),
+        "crop": Crop(side - 8, side - 8, 8, 8),
+        "Gaussian blur, bicubic x4, mask": Compose(
+            GaussianBlur(), SuperResolution(4), Inpainting(mask[..., : side // 4, : side // 4])
+        ),
+    }
+
+
+def calls(operator: Operator, side: int, seed: int) -> dict[str, Callable[[], Tensor]]:
+    """What is measured of an operator, by name."""
+    x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    y = operator(x)
+    return {
+        "A x": lambda: operator(x),
+        "A^T y": lambda: operator.adjoint(y),
+        "squared": lambda: operator.squared(x),
+    }
+
+
+def measured(call: Callable[[], Tensor]) -> tuple[float, float]:
+    """Processor seconds of a call, and the MB by which its peak exceeds what the process held before."""
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is held now
+    before, began = _held("VmHWM"), process_time()
+    call()
+    return process_time() - began, _held("VmHWM") - before
+
+
+def _held(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
+
+
+def against_summing(report: Report) -> list[dict[str, float]]:
+    """Milliseconds of a blur by Fourier transforms, by one sum, and by a sum along each axis (separable kernels)."""
+    found = []
+    for side in PICTURES:
+        x = torch.rand(1, 3, side, side)
+        for size in KERNELS:
+            kernel, radius = torch.rand(size, size), size // 2
+            blur, padded = Blur(kernel), F.pad(x, [radius] * 4, mode="reflect")
+            whole, column, row = (k.expand(3, 1, *k.shape) for k in (kernel, kernel[:, :1], kernel[:1]))
+            ways: dict[str, Callable[[], Tensor]] = {
+                "Fourier": lambda: blur(x),  # noqa: B023
+                "one sum": lambda: F.conv2d(padded, whole, groups=3),  # noqa: B023
+                "two sums": lambda: F.conv2d(F.conv2d(padded, column, groups=3), row, groups=3),  # noqa: B023
+            }
+            fastest = {name: 1e3 * min(measured(way)[0] for _ in range(5)) for name, way in ways.items()}
+            found.append({"side": side, "kernel": size} | fastest)
+    report.say("## A blur by Fourier transforms and by summing, processor milliseconds, fastest of five")
+    report.table(list(found[0]), [[*run.values()][:2] + [f"{run[way]:.1f}" for way in fastest] for run in found])
+    return found
+
+
+def main() -> None:
+    options = arguments(__doc__, 0, 3)
+    title = f"Operators on 3 x {SIDE} x {SIDE} pixels, float32, threads: {torch.get_num_threads()}"
+    report = Report("operators", title, options.seeds, options.out)
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    small = operators(SMALL)
+    for name, operator in tqdm(operators(SIDE).items()):
+        for call in calls(small[name], SMALL, 0).values():
+            call()  # loads what the first call of a process loads
+        found[name] = {}
+        for seed in options.seeds:
+            for what, call in calls(operator, SIDE, seed).items():
+                found[name].setdefault(what, []).append(measured(call))
+    rows, slowest = [], {}
+    for name, runs in found.items():
+        seconds = {what: interval([one[0] for one in run]) for what, run in runs.items()}
+        memory = max(one[1] for run in runs.values() for one in run)
+        slowest[name] = max(seconds.values(), key=lambda one: one.mean)
+        met = slowest[name].mean <= SECONDS and memory <= MEGABYTES
+        rows.append([name, *seconds.values(), f"{memory:.0f}", "yes" if met else "no"])
+    report.table(["operator", *(f"{what}, s" for what in runs), "most memory, MB", "within the targets"], rows)
+    (panel,) = report.panels(1, 6.5, 3.4)
+    draw_intervals(panel, "seconds of the slowest call", slowest, SECONDS)
+    report.write({"calls": found, "against summing": against_summing(report)})
+
+
+if __name__ == "__main__":
+    main()
