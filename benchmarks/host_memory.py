@@ -157,9 +157,7 @@ def main() -> None:
     if not (comfyui / "main.py").is_file():
         print(f"no ComfyUI at {comfyui}: set COMFYUI_PATH to its folder")
         return
-    print(
-        "| task | dtype | picture | checkpointing | before, MiB | peak above | forward alone | for backward | s |"
-    )
+    print("| task | dtype | picture | checkpointing | before, MiB | peak above | forward alone | for backward | s |")
     print("|---|---|---:|---|---:|---:|---:|---:|---:|")
     for task, dtype, side, checkpointing in (
         ("fit and sample", "float32", 64, "off"),
