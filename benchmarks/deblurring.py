@@ -40,7 +40,7 @@ def pseudo_inverse(observation: Observation, generator: torch.Generator) -> Resu
 
 
 def wiener(observation: Observation, generator: torch.Generator, iterations: int = 200) -> Result:
-    """A^T (A A^T + noise / variance)^-1 y, the linear estimate under white pixels around grey, by conjugate gradients."""
+    """A^T (A A^T + noise / variance)^-1 y, the linear estimate under white pixels, by conjugate gradients."""
     operator, y = observation.operator, observation.y
     ratio = NOISE_STD**2 / SCENES.var()
     u, residual = torch.zeros_like(y), y

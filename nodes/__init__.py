@@ -13,13 +13,20 @@ async def comfy_entrypoint() -> ComfyExtension:
     # Imported here, so that tools which import the pack's folder outside ComfyUI do not need ComfyUI.
     from comfy_api.v0_0_2 import ComfyExtension, io
 
+    from .compare import Compare
     from .composite import CompositeObserved
+    from .degrade import DegradeImage, KernelPreview
     from .demo import DemoScene
     from .inpaint import Inpaint
     from .ldm import LDMClassLabel, LoadLDMCheckpoint
+    from .masks import MakeMask, MaskToLatentGrid
     from .observe import ObserveInpaint
+    from .observe_blur import ObserveGaussianBlur, ObserveKernel, ObserveMotionBlur
+    from .observe_chain import ObserveChain
+    from .observe_scale import ObserveSuperResolution
     from .posterior import FitPosterior, SamplePosterior
     from .posterior_files import LoadPosterior, SavePosterior, register_folder
+    from .restore import Deblur, SuperResolve
 
     register_folder()
 
@@ -36,6 +43,18 @@ async def comfy_entrypoint() -> ComfyExtension:
                 LoadLDMCheckpoint,
                 LDMClassLabel,
                 DemoScene,
+                Deblur,
+                SuperResolve,
+                ObserveGaussianBlur,
+                ObserveMotionBlur,
+                ObserveKernel,
+                ObserveSuperResolution,
+                ObserveChain,
+                DegradeImage,
+                KernelPreview,
+                MakeMask,
+                MaskToLatentGrid,
+                Compare,
             ]
 
     return VIPaintExtension()

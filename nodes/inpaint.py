@@ -1,12 +1,14 @@
-"""The one node that does it all."""
+"""The one node that does it all, and what its siblings share with it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from .composite import FEATHER_TOOLTIP, MATCH_TOOLTIP
-from .observe import NOISE_TOOLTIP
+from .observe import noise_input
 from .posterior import SEED, VAE_TOOLTIP
 from .presets import FITS, GUIDANCE_OF_FIT, STEPS_OF_FIT
 from .sockets import output
@@ -14,6 +16,48 @@ from .sockets import output
 LINK = {"rawLink": True}
 """Hands the node its link instead of the value, for the nodes it expands into: so the host caches their results."""
 _FIT_SEED = 0
+
+
+def model_inputs() -> list[Any]:
+    """What every node that does it all needs of a model."""
+    return [
+        io.Model.Input("model", extra_dict=LINK, tooltip="The diffusion model; LoRAs on it apply."),
+        io.Conditioning.Input("positive", extra_dict=LINK, tooltip="What the whole picture should show."),
+        io.Conditioning.Input("negative", extra_dict=LINK, tooltip="What it should not; unused at cfg 1."),
+        io.Vae.Input("vae", extra_dict=LINK, tooltip=VAE_TOOLTIP),
+    ]
+
+
+def sampling_inputs() -> list[Any]:
+    """The widgets of every node that does it all."""
+    return [
+        io.Int.Input("seed", **SEED, tooltip="Another seed draws other samples of the same fit."),
+        io.Float.Input(
+            "cfg", default=1.0, min=0.0, max=30.0, step=0.1, round=0.01,
+            tooltip="Guidance by the prompt. 1 samples what the model believes and costs half; prompts need 3 to 5; "
+            "more makes samples alike.",
+        ),
+        io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="How many restorations to draw."),
+        io.Combo.Input("preset", options=list(FITS), default="quality", tooltip="As in Fit Posterior."),
+        noise_input(),
+    ]  # fmt: skip
+
+
+def restore(
+    graph: GraphBuilder, observation: Any, model: Any, positive: Any, negative: Any, vae: Any, seed: int, cfg: float,
+    num_samples: int, preset: str,
+) -> Any:  # fmt: skip
+    """Add the nodes that fit and sample ``observation``, all of them links; returns the sampling one."""
+    guider = graph.node("CFGGuider", model=model, positive=positive, negative=negative, cfg=cfg).out(0)
+    model_and_picture = {"guider": guider, "vae": vae, "observation": observation, "checkpointing": "auto"}
+    fit = graph.node(
+        "VIPaintFitPosterior", **model_and_picture, seed=_FIT_SEED, preset=preset, keypoints="", iterations=-1,
+        samples=0, mean_rate=0.0, log_std_rate=0.0, gate_rate=0.0,
+    )  # fmt: skip
+    return graph.node(
+        "VIPaintSamplePosterior", **model_and_picture, posterior=fit.out(0), num_samples=num_samples, seed=seed,
+        steps=STEPS_OF_FIT.get(preset, 0), guidance=GUIDANCE_OF_FIT[preset], batch_size=4, first_sample=0,
+    )  # fmt: skip
 
 
 class Inpaint(io.ComfyNode):
@@ -28,23 +72,10 @@ class Inpaint(io.ComfyNode):
             description="Fills a hole in several different ways that all fit the rest of the picture. Another seed "
             "draws others without fitting again.",
             inputs=[
-                io.Model.Input("model", extra_dict=LINK, tooltip="The diffusion model; LoRAs on it apply."),
-                io.Conditioning.Input("positive", extra_dict=LINK, tooltip="What the whole picture should show."),
-                io.Conditioning.Input("negative", extra_dict=LINK, tooltip="What it should not; unused at cfg 1."),
-                io.Vae.Input("vae", extra_dict=LINK, tooltip=VAE_TOOLTIP),
+                *model_inputs(),
                 io.Image.Input("image", extra_dict=LINK, tooltip="The picture with the part to replace."),
                 io.Mask.Input("mask", extra_dict=LINK, tooltip="1 (white) is the hole to fill."),
-                io.Int.Input("seed", **SEED, tooltip="Another seed draws other samples of the same fit."),
-                io.Float.Input(
-                    "cfg", default=1.0, min=0.0, max=30.0, step=0.1, round=0.01,
-                    tooltip="Guidance by the prompt. 1 samples what the model believes and costs half; prompts need "
-                    "3 to 5; more makes samples alike.",
-                ),
-                io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="How many restorations to draw."),
-                io.Combo.Input("preset", options=list(FITS), default="quality", tooltip="As in Fit Posterior."),
-                io.Float.Input(
-                    "noise_level", default=0.05, min=0.001, max=1.0, step=0.005, round=0.001, tooltip=NOISE_TOOLTIP
-                ),
+                *sampling_inputs(),
                 io.Int.Input("feather", default=0, min=0, max=256, tooltip=FEATHER_TOOLTIP),
                 io.Boolean.Input("colour_match", default=False, tooltip=MATCH_TOOLTIP),
             ],
@@ -53,25 +84,13 @@ class Inpaint(io.ComfyNode):
                 output(io.Latent, "latent", "The samples before decoding and compositing."),
             ],
             enable_expand=True,
-        )  # fmt: skip
+        )
 
     @classmethod
-    def execute(
-        cls, model, positive, negative, vae, image, mask, seed, cfg, num_samples, preset, noise_level, feather,
-        colour_match,
-    ) -> io.NodeOutput:  # fmt: skip
+    def execute(cls, image, mask, noise_level, feather, colour_match, **restoration) -> io.NodeOutput:
         graph = GraphBuilder()
-        guider = graph.node("CFGGuider", model=model, positive=positive, negative=negative, cfg=cfg).out(0)
-        observation = graph.node("VIPaintObserveInpaint", image=image, mask=mask, noise_level=noise_level).out(0)
-        model_and_picture = {"guider": guider, "vae": vae, "observation": observation, "checkpointing": "auto"}
-        fit = graph.node(
-            "VIPaintFitPosterior", **model_and_picture, seed=_FIT_SEED, preset=preset, keypoints="", iterations=-1,
-            samples=0, mean_rate=0.0, log_std_rate=0.0, gate_rate=0.0,
-        )  # fmt: skip
-        sample = graph.node(
-            "VIPaintSamplePosterior", **model_and_picture, posterior=fit.out(0), num_samples=num_samples, seed=seed,
-            steps=STEPS_OF_FIT.get(preset, 0), guidance=GUIDANCE_OF_FIT[preset], batch_size=4, first_sample=0,
-        )  # fmt: skip
+        observation = graph.node("VIPaintObserveInpaint", image=image, mask=mask, noise_level=noise_level)
+        sample = restore(graph, observation.out(0), **restoration)
         composited = graph.node(
             "VIPaintCompositeObserved", images=sample.out(1), original=image, mask=mask, feather=feather,
             colour_match=colour_match,

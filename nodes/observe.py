@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from comfy_api.v0_0_2 import io
+from torch import Tensor
 
 from ..vipaint_ops.observation import Observation
-from ..vipaint_ops.operators import Inpainting
+from ..vipaint_ops.operators import Inpainting, Operator
 from .pictures import observed, single_picture
 from .sockets import ObservationSocket, output
 
 NOISE_TOOLTIP = (
-    "How far the known pixels may be missed, in standard deviations on a scale where black is -1 and white 1. It must "
+    "How far what is known may be missed, in standard deviations on a scale where black is -1 and white 1. It must "
     "cover what the VAE cannot reproduce: 0.05 suits Stable Diffusion's VAEs, 0.02 the embedded prior. Larger follows "
     "the model more and the picture less."
 )
+
+
+def noise_input() -> Any:
+    """The widget of every node that observes."""
+    return io.Float.Input(
+        "noise_level", default=0.05, min=0.001, max=1.0, step=0.005, round=0.001, tooltip=NOISE_TOOLTIP
+    )
+
+
+def observation_output() -> Any:
+    """The output of every node that observes."""
+    return output(ObservationSocket, "observation", "For Fit Posterior and Sample Posterior.")
+
+
+def observe(image: Tensor, operator: Operator, noise_level: float) -> Observation:
+    """An IMAGE as what ``operator`` measured.
+
+    Raises:
+        InputError: it makes no pictures of this size.
+    """
+    picture = single_picture(image)
+    with torch.inference_mode(False):
+        operator.picture_size((picture.shape[2], picture.shape[3]))
+        return Observation(picture, operator, noise_level)
 
 
 class ObserveInpaint(io.ComfyNode):
@@ -34,11 +61,9 @@ class ObserveInpaint(io.ComfyNode):
                     tooltip="1 (white) is the hole to fill, 0 what is known; greys are known in part. A mask of "
                     "another size but the same shape is resized.",
                 ),
-                io.Float.Input(
-                    "noise_level", default=0.05, min=0.001, max=1.0, step=0.005, round=0.001, tooltip=NOISE_TOOLTIP
-                ),
+                noise_input(),
             ],
-            outputs=[output(ObservationSocket, "observation", "For Fit Posterior and Sample Posterior.")],
+            outputs=[observation_output()],
         )
 
     @classmethod

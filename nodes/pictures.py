@@ -16,8 +16,8 @@ _LOWEST, _HIGHEST = -0.5, 1.5
 """Resizing may overshoot [0, 1] by this much and is clamped; more is another range of values."""
 
 
-def pictures(image: Tensor) -> Tensor:
-    """``[batch, 3, height, width]`` in [-1, 1]; a copy that gradients can pass.
+def pictures(image: Tensor, name: str = "image") -> Tensor:
+    """``[batch, 3, height, width]`` in [-1, 1]; a copy that gradients can pass. ``name`` is the input's.
 
     Raises:
         InputError: NaN, another range of values, or channels that are no colours.
@@ -25,25 +25,25 @@ def pictures(image: Tensor) -> Tensor:
     with torch.inference_mode(False):
         image = image.clone().float()
         if not image.isfinite().all():
-            raise InputError("image contains NaN or infinite values: the node that made it went wrong")
+            raise InputError(f"{name} contains NaN or infinite values: the node that made it went wrong")
         low, high = image.min().item(), image.max().item()
         if low < _LOWEST or high > _HIGHEST:
-            raise InputError(f"image has values from {low:.3g} to {high:.3g}; ComfyUI's images lie in [0, 1]")
+            raise InputError(f"{name} has values from {low:.3g} to {high:.3g}; ComfyUI's images lie in [0, 1]")
         if image.shape[-1] not in (1, 3, 4):
-            raise InputError(f"image has {image.shape[-1]} channels; give one in RGB")
+            raise InputError(f"{name} has {image.shape[-1]} channels; give one in RGB")
         colours = image.expand(*image.shape[:-1], 3) if image.shape[-1] == 1 else image[..., :3]
         return 2 * colours.clamp(0, 1).movedim(-1, 1).contiguous() - 1
 
 
-def single_picture(image: Tensor) -> Tensor:
-    """The one picture of an IMAGE, ``[1, 3, height, width]``.
+def single_picture(image: Tensor, name: str = "image") -> Tensor:
+    """The one picture of an IMAGE, ``[1, 3, height, width]``; ``name`` is the input's.
 
     Raises:
         InputError: a batch, or what :func:`pictures` refuses.
     """
     if len(image) != 1:
-        raise InputError(f"image is a batch of {len(image)}; VIPaint restores one picture: pick it with ImageFromBatch")
-    return pictures(image)
+        raise InputError(f"{name} is a batch of {len(image)}; VIPaint takes one: pick it with ImageFromBatch")
+    return pictures(image, name)
 
 
 def images(pictures: Tensor) -> Tensor:

@@ -99,6 +99,53 @@ def random_pixels(height: int, width: int, keep: float, *, generator: torch.Gene
     return _as_mask(observed.view(height, width))
 
 
+def brush_strokes(height: int, width: int, share: float, *, generator: torch.Generator) -> Tensor:
+    """Hide a share of the picture (rounded to whole pixels) under random strokes of a round brush.
+
+    Args:
+        share: the hidden share, in (0, 1).
+        generator: on the CPU, so that a seed means the same mask on every device.
+
+    Raises:
+        InputError: ``share`` hides no pixel, or every one.
+    """
+    left = round(share * height * width)
+    if not 0 < left < height * width:
+        raise InputError(f"share is {share}; it must hide some of the {height}x{width} pixels and leave some observed")
+    observed = torch.ones(height, width, dtype=torch.bool)
+    while left > 0:
+        radius, path = _random_stroke(height, width, generator)
+        for row, column in path:
+            left -= _dab(observed, row, column, radius, left)
+    return _as_mask(observed)
+
+
+def outpaint_border(height: int, width: int, border: int) -> Tensor:
+    """Hide a border of so many pixels on all four sides.
+
+    Raises:
+        InputError: the border is empty, or covers the whole picture.
+    """
+    if not 0 < 2 * border < min(height, width):
+        raise InputError(f"border is {border}; it must be positive and leave some of the {height}x{width} pixels")
+    observed = torch.zeros(height, width, dtype=torch.bool)
+    observed[border:-border, border:-border] = True
+    return _as_mask(observed)
+
+
+def every_kth_pixel(height: int, width: int, step: int) -> Tensor:
+    """Observe one pixel of every block of ``step`` x ``step``, its middle one (for even steps, left and above it).
+
+    Raises:
+        InputError: ``step`` is less than 2, or larger than the picture.
+    """
+    if not 2 <= step <= min(height, width):
+        raise InputError(f"step is {step}; it must be from 2 to the smaller side of {height}x{width} pixels")
+    observed = torch.zeros(height, width, dtype=torch.bool)
+    observed[(step - 1) // 2 :: step, (step - 1) // 2 :: step] = True
+    return _as_mask(observed)
+
+
 def by_name(name: str, height: int, width: int, *, generator: torch.Generator) -> Tensor:
     """Make the mask that the command line calls ``name``.
 
@@ -154,6 +201,19 @@ def fit_mask(mask: Tensor, height: int, width: int) -> Tensor:
     if not (mask > 0).any():
         raise InputError("mask observes nothing (it is 0 everywhere): leave some of the picture outside the hole")
     return mask
+
+
+def latent_grid(mask: Tensor, factor: int) -> Tensor:
+    """The mask as a latent with cells of ``factor`` x ``factor`` pixels can tell it apart, at the mask's own size.
+
+    A cell takes the least observed of its pixels, so it counts as observed only where all of it is.
+
+    Args:
+        mask: ``[batch, 1, height, width]`` in [0, 1]; sides that are no multiple end in narrower cells.
+    """
+    height, width = mask.shape[2:]
+    cells = 1 - F.max_pool2d(1 - mask, factor, ceil_mode=True)
+    return cells.repeat_interleave(factor, 2).repeat_interleave(factor, 3)[..., :height, :width]
 
 
 def composite(images: Tensor, picture: Tensor, mask: Tensor, feather: int = 0) -> Tensor:
@@ -213,6 +273,29 @@ def _random_interval(length: int, reach: float, generator: torch.Generator) -> t
     size = 1 + int(torch.randint(max(int(reach * length), 1), (), generator=generator))
     start = int(torch.randint(length - size + 1, (), generator=generator))
     return start, start + size
+
+
+def _random_stroke(height: int, width: int, generator: torch.Generator) -> tuple[float, list[list[float]]]:
+    """Radius of a brush, and where it touches the picture on a winding path that starts within it."""
+    size, length, direction = torch.rand(3, generator=generator).tolist()
+    radius = max((0.02 + 0.05 * size) * min(height, width), 1.0)
+    turns = 0.35 * torch.randn(5 + round(35 * length), generator=generator)
+    turns[0] = 2 * math.pi * direction
+    angles = turns.cumsum(0)
+    start = torch.rand(2, generator=generator) * torch.tensor([height - 1, width - 1])
+    steps = 0.5 * radius * torch.stack([angles.sin(), angles.cos()], 1)
+    return radius, (start + steps.cumsum(0) - steps).tolist()
+
+
+def _dab(observed: Tensor, row: float, column: float, radius: float, most: int) -> int:
+    """Hide the disc around a point, its inner pixels first and at most so many; how many were still observed."""
+    top, left = max(math.ceil(row - radius), 0), max(math.ceil(column - radius), 0)
+    window = observed[top : max(math.floor(row + radius) + 1, 0), left : max(math.floor(column + radius) + 1, 0)]
+    rows, columns = window.nonzero().unbind(1)
+    distance = (rows + top - row) ** 2 + (columns + left - column) ** 2
+    nearest = distance.argsort()[: min(most, int((distance <= radius**2).sum()))]
+    window[rows[nearest], columns[nearest]] = False
+    return len(nearest)
 
 
 def _single(mask: Tensor) -> Tensor:

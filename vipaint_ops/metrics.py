@@ -8,10 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .errors import InputError
 from .observation import Observation
 
 PEAK = 2.0
 """The range of a picture in [-1, 1]."""
+
+SSIM_WINDOW = 11
+"""Side of the window of :func:`ssim` in pixels."""
 
 
 def psnr(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -35,14 +39,21 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity of each picture, ``[batch]``, at most 1 (Wang et al. 2004).
 
     Gaussian window of 11 pixels and std 1.5 over its valid positions, on pictures mapped to [0, 1], as usual:
-    the index is not invariant to a shift of the range. Sides must be 11 pixels or more.
+    the index is not invariant to a shift of the range.
 
     Args:
-        x, y: pictures in [-1, 1], ``[batch, channels, height, width]``.
+        x, y: pictures in [-1, 1], ``[batch, channels, height, width]``; either may be a batch of one.
+
+    Raises:
+        InputError: a side is smaller than the window.
     """
     from kornia.metrics import ssim as ssim_map
 
-    return ssim_map((x + 1) / 2, (y + 1) / 2, window_size=11, max_val=1.0, padding="valid").flatten(1).mean(1)
+    if min(x.shape[2:]) < SSIM_WINDOW:
+        size = "x".join(map(str, x.shape[2:]))
+        raise InputError(f"images are {size}; SSIM needs sides of {SSIM_WINDOW} pixels or more")
+    x, y = (side.expand(max(len(x), len(y)), -1, -1, -1) for side in (x, y))
+    return ssim_map((x + 1) / 2, (y + 1) / 2, window_size=SSIM_WINDOW, max_val=1.0, padding="valid").flatten(1).mean(1)
 
 
 def consistency(images: Tensor, observation: Observation) -> Tensor:

@@ -81,6 +81,77 @@ def test_random_pixels_keep_the_share_to_the_pixel():
         masks.random_pixels(20, 30, 0.0001, generator=seeded())
 
 
+@given(st.integers(2, 40), st.integers(2, 40), st.floats(0, 1), st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_brush_strokes_hide_the_share_to_the_pixel(height, width, share, seed):
+    count = round(share * height * width)
+    if not 0 < count < height * width:
+        with pytest.raises(InputError, match="share is"):
+            masks.brush_strokes(height, width, share, generator=seeded(seed))
+        return
+    mask = masks.brush_strokes(height, width, share, generator=seeded(seed))
+    assert is_binary_mask(mask, height, width) and (1 - mask).sum() == count
+    assert torch.equal(mask, masks.brush_strokes(height, width, share, generator=seeded(seed)))
+
+
+def test_brush_strokes_are_strokes_and_not_speckle():
+    for seed in range(10):
+        hole = 1 - masks.brush_strokes(128, 128, 0.3, generator=seeded(seed))
+        core = 1 - torch.nn.functional.max_pool2d(1 - hole, 5, 1, padding=2)
+        opened = torch.nn.functional.max_pool2d(core, 5, 1, padding=2)
+        assert opened.sum() > 0.9 * hole.sum()
+
+
+def test_an_outpaint_border_is_as_wide_on_all_sides():
+    mask = masks.outpaint_border(10, 16, 3)
+    assert is_binary_mask(mask, 10, 16)
+    assert mask[..., 3:-3, 3:-3].all() and mask.sum() == 4 * 10
+
+
+@pytest.mark.parametrize("border", [0, -1, 5, 8])
+def test_a_border_of_nothing_or_of_everything_is_refused(border):
+    with pytest.raises(InputError, match=f"border is {border}"):
+        masks.outpaint_border(10, 16, border)
+
+
+@given(st.integers(2, 30), st.integers(2, 30), st.integers(2, 12))
+@settings(max_examples=60, deadline=None)
+def test_every_kth_pixel_observes_one_of_every_whole_block(height, width, step):
+    if step > min(height, width):
+        with pytest.raises(InputError, match=f"step is {step}"):
+            masks.every_kth_pixel(height, width, step)
+        return
+    mask = masks.every_kth_pixel(height, width, step)
+    assert is_binary_mask(mask, height, width)
+    blocks = torch.nn.functional.avg_pool2d(mask, step) * step**2
+    assert torch.allclose(blocks, torch.ones_like(blocks))
+    assert torch.equal(mask[..., step:, :], mask[..., :-step, :])
+    assert torch.equal(mask[..., step:], mask[..., :-step])
+
+
+def test_every_kth_pixel_refuses_to_observe_all():
+    with pytest.raises(InputError, match="step is 1"):
+        masks.every_kth_pixel(8, 8, 1)
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 12), st.integers(0, 100))
+@settings(max_examples=60, deadline=None)
+def test_the_latent_grid_is_the_least_observed_pixel_of_each_cell(height, width, factor, seed):
+    mask = torch.rand(2, 1, height, width, generator=seeded(seed))
+    grid = masks.latent_grid(mask, factor)
+    assert grid.shape == mask.shape and (grid <= mask + 1e-6).all()
+    for top in range(0, height, factor):
+        for left in range(0, width, factor):
+            cell = (..., slice(top, top + factor), slice(left, left + factor))
+            least = mask[cell].flatten(1).min(1).values.view(2, 1, 1, 1)
+            assert torch.allclose(grid[cell], least.expand_as(grid[cell]))
+
+
+def test_the_latent_grid_of_a_latent_grid_is_the_same():
+    grid = masks.latent_grid(masks.brush_strokes(60, 44, 0.2, generator=seeded()), 8)
+    assert torch.equal(masks.latent_grid(grid, 8), grid)
+
+
 @pytest.mark.parametrize("name", masks.NAMES)
 def test_every_named_mask_has_a_hole_and_an_observation(name):
     mask = masks.by_name(name, 24, 40, generator=seeded())

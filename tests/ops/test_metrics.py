@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vipaint_ops import metrics
+from vipaint_ops.errors import InputError
 from vipaint_ops.observation import Observation
 from vipaint_ops.operators import Inpainting
 
@@ -54,6 +55,18 @@ def test_ssim_of_flat_pictures_is_its_closed_form():
     x, y = torch.full((1, 3, 16, 16), 0.0), torch.full((1, 3, 16, 16), 0.6)
     expected = (2 * 0.5 * 0.8 + 1e-4) / (0.5**2 + 0.8**2 + 1e-4)
     assert metrics.ssim(x, y).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_ssim_of_a_batch_with_one_picture_is_that_of_each_with_it():
+    x, y = pictures(3, 1), pictures(1, 2)
+    together = metrics.ssim(x, y)
+    assert together.shape == (3,) and torch.equal(together, metrics.ssim(y, x))
+    assert torch.allclose(together, torch.cat([metrics.ssim(one[None], y) for one in x]), atol=1e-6)
+
+
+def test_ssim_refuses_pictures_smaller_than_its_window():
+    with pytest.raises(InputError, match="images are 10x10"):
+        metrics.ssim(pictures(1, side=10), pictures(1, side=10))
 
 
 def test_consistency_is_the_residual_in_noise_units_over_what_is_observed():
