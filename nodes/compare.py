@@ -1,0 +1,100 @@
+"""The node that puts numbers to restorations."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.v0_0_2 import io
+from torch import Tensor
+
+from ..vipaint_ops import metrics, plots
+from ..vipaint_ops.errors import InputError
+from ..vipaint_ops.observation import Observation
+from .pictures import pictures, single_picture
+from .sockets import ObservationSocket, output
+
+_COLUMNS = 4
+_HEADINGS = ("PSNR (dB)", "SSIM", "residual / noise")
+_REMEDY = "compare before resizing"
+_DIVERSITY = "\n\ndiversity {:.3f}: mean distance between two of them, on a scale where black is -1 and white 1"
+
+
+class Compare(io.ComfyNode):
+    """Restorations against the original, the observation and each other."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintCompare",
+            display_name="Compare",
+            category="VIPaint",
+            description="Measures restorations: how near they are to the original, how well they explain the "
+            "observation, and how much they differ from each other.",
+            inputs=[
+                io.Image.Input("images", tooltip="Restorations, any number of them."),
+                io.Image.Input("original", tooltip="The picture before it was degraded, of the same size."),
+                ObservationSocket.Input(
+                    "observation", optional=True,
+                    tooltip="The observation that was restored: adds each picture's residual in units of its noise, "
+                    "for which 1 is expected.",
+                ),
+            ],
+            outputs=[
+                output(io.String, "text", "The numbers as a table."),
+                output(io.Image, "sheet", "The pictures with their numbers, the original last."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, images, original, observation=None) -> io.NodeOutput:
+        restored, truth = pictures(images, "images"), single_picture(original, "original")
+        if restored.shape[2:] != truth.shape[2:]:
+            raise InputError(f"images are {_size(restored)} and original {_size(truth)} (height x width): {_REMEDY}")
+        if observation is not None:
+            _check_observation(restored, observation)
+        rows = {str(number): row for number, row in enumerate(_scores(restored, truth, observation), 1)}
+        sheet = plots.contact_sheet(
+            [(f"{name}: {_label(row)}", picture) for (name, row), picture in zip(rows.items(), restored, strict=True)]
+            + [("original", truth)],
+            _COLUMNS,
+        )
+        text = _table(rows)
+        if len(restored) > 1:
+            (average,) = _scores(restored.mean(0, keepdim=True), truth, observation)
+            text = _table(rows | {"average of all": average}) + _DIVERSITY.format(metrics.diversity(restored))
+        return io.NodeOutput(text, torch.from_numpy(sheet)[None].float() / 255)
+
+
+def _check_observation(restored: Tensor, observation: Observation) -> None:
+    measured = observation.operator.picture_size(tuple(observation.y.shape[2:]))
+    if measured != tuple(restored.shape[2:]):
+        raise InputError(
+            f"images are {_size(restored)} and observation is of a picture of {measured[0]}x{measured[1]} (height x "
+            f"width): {_REMEDY}"
+        )
+
+
+def _scores(restored: Tensor, truth: Tensor, observation: Observation | None) -> list[list[float]]:
+    """PSNR, SSIM and, with an observation, the residual in units of its noise: a row for each picture."""
+    columns = [metrics.psnr(restored, truth), metrics.ssim(restored, truth)]
+    if observation is not None:
+        columns.append(metrics.consistency(restored, observation))
+    return torch.stack(columns, 1).tolist()
+
+
+def _label(row: list[float]) -> str:
+    psnr, ssim, *residual = row
+    return f"{psnr:.1f} dB {ssim:.2f}" + "".join(f" {value:.2f}\N{GREEK SMALL LETTER SIGMA}" for value in residual)
+
+
+def _table(rows: dict[str, list[float]]) -> str:
+    width = max(map(len, rows))
+    columns = list(zip(_HEADINGS, (".2f", ".3f", ".2f"), strict=True))[: len(rows["1"])]
+    lines = [" " * width + "".join(f"  {heading}" for heading, _ in columns)]
+    for name, row in rows.items():
+        numbers = (f"  {value:{len(heading)}{form}}" for value, (heading, form) in zip(row, columns, strict=True))
+        lines.append(name.ljust(width) + "".join(numbers))
+    return "\n".join(lines)
+
+
+def _size(pictures: Tensor) -> str:
+    return "x".join(map(str, pictures.shape[2:]))
