@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from .degraded_workflows import DEGRADED
 from .schema_snapshot import CORE_SNAPSHOT, SNAPSHOT
 from .workflow_graph import Node, Output, Workflow
+from .workflow_parts import add_fit, add_samples, embedded_scene, picture_and_prompts, prompted, sd15
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
-EMBEDDED = "embedded prior (64x64 scenes)"
 
 
 def embedded_inpaint(flow: Workflow) -> None:
@@ -29,12 +30,12 @@ def embedded_inpaint(flow: Workflow) -> None:
         "each noise level of the fit.\n\n"
         "The shipped model only knows such scenes. For photographs, open one of the workflows for Stable Diffusion."
     )
-    model, scene, observation, guider = _embedded(flow)
-    fit = _fit(flow, model, observation, guider)
+    model, scene, observation, guider = embedded_scene(flow)
+    fit = add_fit(flow, model, observation, guider)
     flow.add("PreviewImage", title="Curves of the fit", images=fit["loss_plot"])
     flow.add("PreviewImage", title="What the model expects", images=fit["keypoint_preview"])
     flow.group("Draw samples")
-    _sample(flow, fit, model, observation, guider, scene, seed=0)
+    add_samples(flow, fit, model, observation, guider, scene, seed=0)
 
 
 def fit_once_sample_many(flow: Workflow) -> None:
@@ -50,23 +51,23 @@ def fit_once_sample_many(flow: Workflow) -> None:
         "way.\n\n"
         "A posterior belongs to its picture, mask and model. With others it is refused."
     )
-    model, scene, observation, guider = _embedded(flow)
-    fit = _fit(flow, model, observation, guider)
+    model, scene, observation, guider = embedded_scene(flow)
+    fit = add_fit(flow, model, observation, guider)
     flow.add("VIPaintSavePosterior", posterior=fit["posterior"])
     flow.group("Draw samples")
-    _sample(flow, fit, model, observation, guider, scene, seed=1)
+    add_samples(flow, fit, model, observation, guider, scene, seed=1)
     flow.group("Draw others", below=True)
-    _sample(flow, fit, model, observation, guider, scene, seed=2)
+    add_samples(flow, fit, model, observation, guider, scene, seed=2)
     flow.group("Another day (muted)", below=True)
     loaded = flow.add("VIPaintLoadPosterior", file="output: vipaint/posterior_00001_.safetensors", muted=True)
-    _sample(flow, loaded, model, observation, guider, scene, seed=3, muted=True)
+    add_samples(flow, loaded, model, observation, guider, scene, seed=3, muted=True)
 
 
 def sd15_inpaint(flow: Workflow) -> None:
     """Stable Diffusion 1.5 with a prompt, in one node."""
     _read_me(flow, "Stable Diffusion 1.5", "512 to 768 pixels a side suit this model.")
     flow.group("Model, picture, prompt")
-    _save(flow, _inpaint(flow, *_prompted(flow, _sd15(flow))))
+    _save(flow, _inpaint(flow, *prompted(flow, sd15(flow))))
 
 
 def sdxl_inpaint(flow: Workflow) -> None:
@@ -78,7 +79,7 @@ def sdxl_inpaint(flow: Workflow) -> None:
         ckpt_name="sd_xl_base_1.0.safetensors",
         download="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
     )
-    _save(flow, _inpaint(flow, *_prompted(flow, checkpoint)))
+    _save(flow, _inpaint(flow, *prompted(flow, checkpoint)))
 
 
 def sd35_inpaint(flow: Workflow) -> None:
@@ -96,7 +97,7 @@ def sd35_inpaint(flow: Workflow) -> None:
         ckpt_name=name,
         download=f"https://huggingface.co/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main/{name}",
     )
-    _save(flow, _inpaint(flow, *_prompted(flow, checkpoint)))
+    _save(flow, _inpaint(flow, *prompted(flow, checkpoint)))
 
 
 def lora_controlnet(flow: Workflow) -> None:
@@ -108,7 +109,7 @@ def lora_controlnet(flow: Workflow) -> None:
         "show. LoRAs and ControlNets in front of VIPaint apply as they do in front of KSampler.",
     )
     flow.group("Model, picture, prompt")
-    checkpoint = _sd15(flow)
+    checkpoint = sd15(flow)
     lora = flow.add(
         "LoraLoader",
         lora_name="MoXinV1.safetensors",
@@ -118,7 +119,7 @@ def lora_controlnet(flow: Workflow) -> None:
         strength_model=0.8,
         strength_clip=0.8,
     )
-    picture, positive, negative = _picture_and_prompts(flow, lora["CLIP"])
+    picture, positive, negative = picture_and_prompts(flow, lora["CLIP"])
     flow.group("ControlNet")
     name = "control_v11p_sd15_scribble_fp16.safetensors"
     control = flow.add(
@@ -149,7 +150,7 @@ def upscale_after(flow: Workflow) -> None:
     """An upscaler behind the node."""
     _read_me(flow, "an upscaler behind", "Every completion is enlarged four times after the hole was filled.")
     flow.group("Model, picture, prompt")
-    inpaint = _inpaint(flow, *_prompted(flow, _sd15(flow)))
+    inpaint = _inpaint(flow, *prompted(flow, sd15(flow)))
     flow.group("Upscale")
     upscaler = flow.add(
         "UpscaleModelLoader",
@@ -173,84 +174,6 @@ def _read_me(flow: Workflow, model: str, advice: str) -> None:
         f"{advice}\n\n"
         "Short of memory or time: *preset* fast, a smaller picture, cfg 1."
     )
-
-
-def _embedded(flow: Workflow) -> tuple[Node, Node, Node, Node]:
-    flow.group("Model and picture")
-    model = flow.add("VIPaintLoadLDMCheckpoint", ckpt_name=EMBEDDED)
-    label = flow.add("VIPaintLDMClassLabel", model=model["model"])
-    scene = flow.add("VIPaintDemoScene")
-    enlarged = _enlarged(flow, scene["image"])
-    flow.group("What is known")
-    conditions = {"positive": label["conditioning"], "negative": label["conditioning"]}
-    guider = flow.add("CFGGuider", model=model["model"], **conditions, cfg=1.0)
-    observation = flow.add("VIPaintObserveInpaint", image=scene["image"], mask=scene["mask"], noise_level=0.02)
-    flow.add("PreviewImage", title="The whole scene", images=enlarged["IMAGE"])
-    return model, scene, observation, guider
-
-
-def _fit(flow: Workflow, model: Node, observation: Node, guider: Node) -> Node:
-    flow.group("Fit once")
-    return flow.add(
-        "VIPaintFitPosterior", guider=guider["GUIDER"], vae=model["vae"], observation=observation["observation"]
-    )
-
-
-def _sample(
-    flow: Workflow, fit: Node, model: Node, observation: Node, guider: Node, scene: Node, seed: int, muted: bool = False
-) -> None:
-    samples = flow.add(
-        "VIPaintSamplePosterior",
-        posterior=fit["posterior"],
-        guider=guider["GUIDER"],
-        vae=model["vae"],
-        observation=observation["observation"],
-        seed=seed,
-        muted=muted,
-    )
-    flow.column()
-    composited = flow.add(
-        "VIPaintCompositeObserved",
-        images=samples["images"],
-        original=scene["image"],
-        mask=scene["mask"],
-        muted=muted,
-    )
-    enlarged = _enlarged(flow, composited["composited"], muted)
-    flow.column()
-    flow.add("SaveImage", images=enlarged["IMAGE"], filename_prefix="vipaint/scene", muted=muted)
-
-
-def _enlarged(flow: Workflow, image: Output, muted: bool = False) -> Node:
-    return flow.add(
-        "ImageScale",
-        title="Enlarge, to be seen",
-        image=image,
-        upscale_method="nearest-exact",
-        width=256,
-        height=256,
-        crop="disabled",
-        muted=muted,
-    )
-
-
-def _sd15(flow: Workflow) -> Node:
-    name = "v1-5-pruned-emaonly-fp16.safetensors"
-    address = f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{name}"
-    return flow.add("CheckpointLoaderSimple", ckpt_name=name, download=address)
-
-
-def _picture_and_prompts(flow: Workflow, clip: Output) -> tuple[Node, Node, Node]:
-    picture = flow.add("LoadImage", image="example.png")
-    flow.column()
-    positive = flow.add("CLIPTextEncode", title="What the whole picture shows", clip=clip, text="a photograph, sharp")
-    negative = flow.add("CLIPTextEncode", title="What it does not", clip=clip, text="blurry, watermark, text")
-    return picture, positive, negative
-
-
-def _prompted(flow: Workflow, checkpoint: Node) -> tuple[Output, Output, Node, Output, Output]:
-    picture, positive, negative = _picture_and_prompts(flow, checkpoint["CLIP"])
-    return checkpoint["MODEL"], checkpoint["VAE"], picture, positive["CONDITIONING"], negative["CONDITIONING"]
 
 
 def _inpaint(flow: Workflow, model: Output, vae: Output, picture: Node, positive: Output, negative: Output) -> Node:
@@ -280,6 +203,7 @@ ALL = (
     sd35_inpaint,
     lora_controlnet,
     upscale_after,
+    *DEGRADED,
 )
 
 

@@ -1,0 +1,136 @@
+"""The example workflows of blurred, small and damaged pictures."""
+
+from __future__ import annotations
+
+from .workflow_graph import Node, Output, Workflow
+from .workflow_parts import embedded_guider, embedded_model, enlarge, prompted, sd15
+
+
+def embedded_deblur(flow: Workflow) -> None:
+    """A scene, blurred on purpose, restored and compared with what it was."""
+    flow.group("Read me")
+    flow.note(
+        "# Blur, restore, compare\n\n"
+        "Press **Run**: nothing needs to be downloaded. A scene is blurred and made noisy; what it could have been is "
+        "drawn four times, and compared with what it was.\n\n"
+        "- *Kernel Preview* shows what the blur makes of one bright point.\n"
+        "- *residual / noise* near 1 says that a restoration, blurred again, explains what was given.\n"
+        "- Another blur: put *Observe: Motion Blur* in the place of *Observe: Gaussian Blur*."
+    )
+    model, label, scene = _clean_scene(flow)
+    flow.group("Degrade")
+    blur = flow.add("VIPaintObserveGaussianBlur", image=scene["image"], kernel_size=25, std=2.0)
+    kernel = flow.add("VIPaintKernelPreview", observation=blur["observation"])
+    flow.add("PreviewImage", title="The kernel", images=kernel["kernel"])
+    _restored_and_compared(flow, model, label, scene, blur["observation"])
+
+
+def embedded_super_resolve(flow: Workflow) -> None:
+    """A scene of 16 pixels, enlarged four times in one node."""
+    flow.group("Read me")
+    flow.note(
+        "# Super-resolution in one node\n\n"
+        "Press **Run**. A scene is made four times smaller, and enlarged again in four ways that would all look like "
+        "it if they were made small. Change the **seed** for others."
+    )
+    model, label, scene = _clean_scene(flow)
+    flow.group("Make it small")
+    size = {"upscale_method": "area", "width": 16, "height": 16, "crop": "disabled"}
+    reduced = flow.add("ImageScale", title="A picture of the small size", image=scene["image"], **size)
+    smaller = flow.add("VIPaintObserveSuperResolution", image=reduced["IMAGE"])
+    given = flow.add("VIPaintDegradeImage", image=scene["image"], observation=smaller["observation"])
+    flow.column()
+    seen = enlarge(flow, given["degraded"])
+    flow.add("PreviewImage", title="What is given", images=seen["IMAGE"])
+    flow.group("Restore")
+    conditions = {"positive": label["conditioning"], "negative": label["conditioning"]}
+    restored = flow.add(
+        "VIPaintSuperResolve", model=model["model"], **conditions, vae=model["vae"], image=given["degraded"]
+    )
+    flow.group("Compare")
+    compared = flow.add(
+        "VIPaintCompare", images=restored["images"], original=scene["image"],
+        observation=given["degraded_observation"],
+    )  # fmt: skip
+    flow.add("SaveImage", images=compared["sheet"], filename_prefix="vipaint/super_resolved")
+
+
+def old_photo(flow: Workflow) -> None:
+    """Blur, scratches and noise at once: a chain of observations."""
+    flow.group("Read me")
+    flow.note(
+        "# An old photograph: blurred, scratched and noisy\n\n"
+        "Press **Run**. The scene goes through a shaken camera and is then scratched; *Observe: Chain* joins the two, "
+        "and VIPaint undoes both at once.\n\n"
+        "For a photograph of your own, load it in the place of the degraded scene, paint the scratches as its mask, "
+        "and guess the blur: *Compare* needs an original and is left out then."
+    )
+    model, label, scene = _clean_scene(flow)
+    flow.group("Degrade")
+    shake = flow.add(
+        "VIPaintObserveMotionBlur", image=scene["image"], kind="camera shake", kernel_size=9, noise_level=0.05
+    )
+    mask = flow.add("VIPaintMakeMask", width=64, height=64, kind="brush strokes", share=0.15)
+    cells = flow.add("VIPaintMaskToLatentGrid", mask=mask["mask"], vae=model["vae"])
+    flow.column()
+    scratches = flow.add("VIPaintObserveInpaint", image=scene["image"], mask=cells["latent_grid"])
+    chain = flow.add("VIPaintObserveChain", first=shake["observation"], then=scratches["observation"])
+    _restored_and_compared(flow, model, label, scene, chain["observation"])
+
+
+def sd15_deblur(flow: Workflow) -> None:
+    """A photograph and the kernel of its blur, with Stable Diffusion 1.5: in one node, and step by step."""
+    flow.group("Read me")
+    flow.note(
+        "# Deblurring with Stable Diffusion 1.5\n\n"
+        "1. Load the blurred photograph, about 512 pixels a side, in the first *Load Image*.\n"
+        "2. Describe it in the upper prompt.\n"
+        "3. Say how it was blurred: *VIPaint Deblur* takes a Gaussian or a straight motion. If you have a picture of "
+        "the kernel (a point of light in the photograph, on black), load it in the second *Load Image* and un-mute the "
+        "group *With a kernel* (select its nodes, Ctrl+M).\n"
+        "4. Press **Run**."
+    )
+    flow.group("Model, picture, prompt")
+    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
+    flow.group("Deblur")
+    inputs = {"model": model, "positive": positive, "negative": negative, "vae": vae, "image": picture["IMAGE"]}
+    restored = flow.add("VIPaintDeblur", **inputs, cfg=3.0)
+    flow.add("SaveImage", images=restored["images"], filename_prefix="vipaint/deblurred")
+    flow.group("With a kernel (muted)", below=True)
+    kernel = flow.add("LoadImage", title="Kernel", image="example.png", muted=True)
+    observation = flow.add("VIPaintObserveKernel", image=picture["IMAGE"], kernel=kernel["IMAGE"], muted=True)
+    guider = flow.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0, muted=True)
+    flow.column()
+    given = {"guider": guider["GUIDER"], "vae": vae, "observation": observation["observation"]}
+    posterior = flow.add("VIPaintFitPosterior", **given, muted=True)
+    flow.column()
+    samples = flow.add("VIPaintSamplePosterior", posterior=posterior["posterior"], **given, muted=True)
+    flow.add("SaveImage", images=samples["images"], filename_prefix="vipaint/deblurred", muted=True)
+
+
+def _clean_scene(flow: Workflow) -> tuple[Node, Node, Node]:
+    flow.group("Model and picture")
+    model, label = embedded_model(flow)
+    return model, label, flow.add("VIPaintDemoScene")
+
+
+def _restored_and_compared(flow: Workflow, model: Node, label: Node, scene: Node, observation: Output) -> None:
+    degraded = flow.add("VIPaintDegradeImage", image=scene["image"], observation=observation)
+    flow.column()
+    seen = enlarge(flow, degraded["degraded"])
+    flow.add("PreviewImage", title="What is given", images=seen["IMAGE"])
+    guider = embedded_guider(flow, model, label)
+    given = {"guider": guider["GUIDER"], "vae": model["vae"], "observation": degraded["degraded_observation"]}
+    flow.group("Restore")
+    posterior = flow.add("VIPaintFitPosterior", **given)
+    flow.column()
+    samples = flow.add("VIPaintSamplePosterior", posterior=posterior["posterior"], **given)
+    flow.group("Compare")
+    compared = flow.add(
+        "VIPaintCompare", images=samples["images"], original=scene["image"],
+        observation=degraded["degraded_observation"],
+    )  # fmt: skip
+    flow.add("SaveImage", images=compared["sheet"], filename_prefix="vipaint/compared")
+
+
+DEGRADED = (embedded_deblur, embedded_super_resolve, old_photo, sd15_deblur)

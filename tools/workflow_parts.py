@@ -1,0 +1,102 @@
+"""Parts that several of the example workflows share."""
+
+from __future__ import annotations
+
+from .workflow_graph import Node, Output, Workflow
+
+EMBEDDED = "embedded prior (64x64 scenes)"
+
+
+def embedded_model(flow: Workflow) -> tuple[Node, Node]:
+    """The model that is shipped, and its empty conditioning."""
+    model = flow.add("VIPaintLoadLDMCheckpoint", ckpt_name=EMBEDDED)
+    return model, flow.add("VIPaintLDMClassLabel", model=model["model"])
+
+
+def embedded_guider(flow: Workflow, model: Node, label: Node) -> Node:
+    """The shipped model without guidance."""
+    conditions = {"positive": label["conditioning"], "negative": label["conditioning"]}
+    return flow.add("CFGGuider", model=model["model"], **conditions, cfg=1.0)
+
+
+def embedded_scene(flow: Workflow) -> tuple[Node, Node, Node, Node]:
+    """The shipped model, a scene with a hole, what is known of it, and the guider."""
+    flow.group("Model and picture")
+    model, label = embedded_model(flow)
+    scene = flow.add("VIPaintDemoScene")
+    enlarged = enlarge(flow, scene["image"])
+    flow.group("What is known")
+    guider = embedded_guider(flow, model, label)
+    observation = flow.add("VIPaintObserveInpaint", image=scene["image"], mask=scene["mask"], noise_level=0.02)
+    flow.add("PreviewImage", title="The whole scene", images=enlarged["IMAGE"])
+    return model, scene, observation, guider
+
+
+def add_fit(flow: Workflow, model: Node, observation: Node, guider: Node) -> Node:
+    """A fit, in a group of its own."""
+    flow.group("Fit once")
+    return flow.add(
+        "VIPaintFitPosterior", guider=guider["GUIDER"], vae=model["vae"], observation=observation["observation"]
+    )
+
+
+def add_samples(
+    flow: Workflow, fit: Node, model: Node, observation: Node, guider: Node, scene: Node, seed: int, muted: bool = False
+) -> None:
+    """Samples of a fit, composited, enlarged and saved."""
+    samples = flow.add(
+        "VIPaintSamplePosterior",
+        posterior=fit["posterior"],
+        guider=guider["GUIDER"],
+        vae=model["vae"],
+        observation=observation["observation"],
+        seed=seed,
+        muted=muted,
+    )
+    flow.column()
+    composited = flow.add(
+        "VIPaintCompositeObserved",
+        images=samples["images"],
+        original=scene["image"],
+        mask=scene["mask"],
+        muted=muted,
+    )
+    enlarged = enlarge(flow, composited["composited"], muted)
+    flow.column()
+    flow.add("SaveImage", images=enlarged["IMAGE"], filename_prefix="vipaint/scene", muted=muted)
+
+
+def enlarge(flow: Workflow, image: Output, muted: bool = False) -> Node:
+    """A small picture, large enough to be seen."""
+    return flow.add(
+        "ImageScale",
+        title="Enlarge, to be seen",
+        image=image,
+        upscale_method="nearest-exact",
+        width=256,
+        height=256,
+        crop="disabled",
+        muted=muted,
+    )
+
+
+def sd15(flow: Workflow) -> Node:
+    """Stable Diffusion 1.5."""
+    name = "v1-5-pruned-emaonly-fp16.safetensors"
+    address = f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{name}"
+    return flow.add("CheckpointLoaderSimple", ckpt_name=name, download=address)
+
+
+def picture_and_prompts(flow: Workflow, clip: Output) -> tuple[Node, Node, Node]:
+    """A picture to load, and two prompts."""
+    picture = flow.add("LoadImage", image="example.png")
+    flow.column()
+    positive = flow.add("CLIPTextEncode", title="What the whole picture shows", clip=clip, text="a photograph, sharp")
+    negative = flow.add("CLIPTextEncode", title="What it does not", clip=clip, text="blurry, watermark, text")
+    return picture, positive, negative
+
+
+def prompted(flow: Workflow, checkpoint: Node) -> tuple[Output, Output, Node, Output, Output]:
+    """Model, VAE, picture and both conditions of a checkpoint."""
+    picture, positive, negative = picture_and_prompts(flow, checkpoint["CLIP"])
+    return checkpoint["MODEL"], checkpoint["VAE"], picture, positive["CONDITIONING"], negative["CONDITIONING"]
