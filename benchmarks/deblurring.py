@@ -46,6 +46,8 @@ def wiener(observation: Observation, generator: torch.Generator, iterations: int
     u, residual = torch.zeros_like(y), y
     direction, size = residual, residual.square().sum()
     for _ in range(iterations):
+        if size <= 1e-10 * y.square().sum():
+            break
         image = operator(operator.adjoint(direction)) + ratio * direction
         step = size / (direction * image).sum()
         u, residual = u + step * direction, residual - step * image
