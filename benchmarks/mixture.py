@@ -34,7 +34,10 @@ METHODS: dict[str, Method] = {
     "VIPaint": vipaint(FitConfig(), REFINE),
     "VIPaint, 0 iterations": vipaint(FitConfig(iterations=0), REFINE),
     "Kalman, 20 steps": sampler(kalman, KalmanConfig(steps=20, batch_size=COUNT)),
-} | {name: sampler(dps, DPSConfig(1000, scale, COUNT)) for name, scale in zip(DPS_NAMES, DPS_SCALES, strict=True)}
+} | {
+    name: sampler(dps, DPSConfig(steps=1000, scale=scale, batch_size=COUNT))
+    for name, scale in zip(DPS_NAMES, DPS_SCALES, strict=True)
+}
 
 
 def measure(method: str, dimension: int, measurements: int, seed: int) -> tuple[float, float]:

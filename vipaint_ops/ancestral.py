@@ -68,6 +68,11 @@ def even_times(start: float, steps: int) -> list[float]:
     return torch.linspace(start, 0.0, steps + 1, dtype=torch.float64).tolist()[:-1]
 
 
+def pure_noise(prior: CountedPrior, t: float, streams: NoiseStreams) -> Tensor:
+    """Where a chain begins: z at time ``t`` with nothing of a picture in it, one row a stream."""
+    return prior.schedule.sigma(t) * streams.first(prior.zeros(streams.rows))
+
+
 def _check_steps(steps: int) -> None:
     if steps < 1:
         raise InputError(f"steps is {steps}; it must be at least 1")

@@ -27,15 +27,22 @@ def sample_in_batches(
     *,
     generator: torch.Generator,
     first: int = 0,
+    noise: Tensor | None = None,
     callback: Callback | None = None,
 ) -> SampleResult:
     """Run ``chain`` for samples ``first`` to ``first + num_samples - 1`` and decode what it returns.
 
+    Args:
+        noise: standard normal noise that the chains begin from, ``[num_samples, *latent_shape]``; drawn where none
+            is given.
+
     Raises:
-        InputError: fewer than one sample, or a batch of none, is asked for.
+        InputError: fewer than one sample, or a batch of none, is asked for, or ``noise`` has another shape.
     """
     if num_samples < 1 or batch_size < 1:
         raise InputError(f"num_samples is {num_samples} and batch_size {batch_size}; both must be at least 1")
+    if noise is not None and noise.shape != (expected := (num_samples, *prior.latent_shape)):
+        raise InputError(f"noise has shape {tuple(noise.shape)}; {num_samples} samples begin from {expected}")
     counted = CountedPrior(prior)
     observation = observation.to(prior.device, prior.dtype)
     seed = NoiseStreams.seed_from(generator)
@@ -49,7 +56,8 @@ def sample_in_batches(
                 done, total = number * progress.total + progress.step, len(batches) * progress.total
                 callback(Progress(progress.stage, done, total, progress.terms))
 
-        latents.append(chain(counted, observation, NoiseStreams(seed, rows), report))
+        begin = None if noise is None else noise[rows.start - first : rows.stop - first]
+        latents.append(chain(counted, observation, NoiseStreams(seed, rows, begin), report))
         with torch.no_grad():
             images.append(counted.decode(latents[-1]))
     return SampleResult(torch.cat(latents), torch.cat(images), counted.evaluations)

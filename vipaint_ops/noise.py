@@ -9,9 +9,13 @@ from torch import Tensor
 
 
 class NoiseStreams:
-    """One random stream a row, drawn on the CPU so that a seed means the same on every device."""
+    """One random stream a row, drawn on the CPU so that a seed means the same on every device.
 
-    def __init__(self, seed: int, rows: Sequence[int]):
+    ``first`` is standard normal noise that the caller has already drawn for chains to begin from, a row each.
+    """
+
+    def __init__(self, seed: int, rows: Sequence[int], first: Tensor | None = None):
+        self._first = first
         start = _scramble(seed)
         # torch's CPU generator reads the low 32 bits of a seed and no more, so they must depend on all of it.
         self._generators = [torch.Generator().manual_seed(_scramble(start + row) % 2**32) for row in rows]
@@ -25,6 +29,10 @@ class NoiseStreams:
     def seed_from(generator: torch.Generator) -> int:
         """Draw the seed of a set of streams from the caller's generator."""
         return int(torch.randint(2**62, (1,), generator=generator, device=generator.device).item())
+
+    def first(self, like: Tensor) -> Tensor:
+        """The noise that a chain begins from: what the caller gave, or else drawn."""
+        return self.normal(like) if self._first is None else self._first.to(like.device, like.dtype)
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal noise of the shape, dtype and device of ``like``."""

@@ -34,11 +34,13 @@ def prior_of(schedule=VP) -> GaussianMixturePrior:
     return gaussian(schedule, SHAPE)
 
 
-def sample(name: str, prior, count: int, seed: int = 0, observation=None, first: int = 0, callback=None, **changes):
+def sample(
+    name: str, prior, count: int, seed: int = 0, observation=None, first: int = 0, noise=None, callback=None, **changes
+):
     sampler, config = ALL[name]
     return sampler(
         prior, observation or observe(), count, replace(config, **changes), generator=seeded(seed), first=first,
-        callback=callback,
+        noise=noise, callback=callback,
     )  # fmt: skip
 
 
@@ -77,6 +79,30 @@ def test_a_seed_repeats_and_another_does_not(name):
     assert torch.equal(first, again)
     assert (first - other).flatten(1).norm(dim=1).min() > 0.1
     assert torch.pdist(first.flatten(1)).min() > 0.1
+
+
+@every_sampler
+def test_chains_begin_from_the_noise_that_is_given(name):
+    prior, noise = prior_of(), draw(3, *SHAPE, seed=9)
+    whole = sample(name, prior, 3, noise=noise, batch_size=2).latents
+    alone = sample(name, prior, 1, first=2, noise=noise[2:]).latents
+    torch.testing.assert_close(alone, whole[2:])
+    assert (whole - sample(name, prior, 3).latents).flatten(1).norm(dim=1).min() > 0.1
+    with pytest.raises(InputError, match="noise has shape"):
+        sample(name, prior, 2, noise=noise)
+
+
+@every_sampler
+@both_schedules
+def test_given_times_replace_the_steps(name, schedule):
+    prior = prior_of(schedule)
+    times = tuple(ALL[name][1].grid(prior))
+    torch.testing.assert_close(sample(name, prior, 2, times=times).latents, sample(name, prior, 2).latents)
+    few = sample(name, prior, 2, times=(1.0, *times[1::2])).latents
+    assert few.isfinite().all()
+    for wrong in ((), (0.5, 0.5), (0.3, 0.5), (1.5, 0.5), (0.5, 0.0)):
+        with pytest.raises(InputError, match="times are"):
+            sample(name, prior, 2, times=wrong)
 
 
 @every_sampler

@@ -6,24 +6,25 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from ..ancestral import SampleResult, even_times, start_time
+from ..ancestral import SampleResult, pure_noise
 from ..batches import sample_in_batches
 from ..errors import InputError
 from ..observation import Observation
 from ..prior import DiffusionPrior
 from ..progress import Callback, Progress
 from ..schedule import CLEAN, reverse_mean
+from .config import SamplerConfig
 
 
-@dataclass(frozen=True)
-class BlendedConfig:
+@dataclass(frozen=True, kw_only=True)
+class BlendedConfig(SamplerConfig):
     """``steps`` even in time; ``eta`` 0 for DDIM, 1 for ancestral noise."""
 
     steps: int = 250
     eta: float = 0.0
-    batch_size: int = 8
 
 
 def blended(
@@ -34,6 +35,7 @@ def blended(
     *,
     generator: torch.Generator,
     first: int = 0,
+    noise: Tensor | None = None,
     callback: Callback | None = None,
 ) -> SampleResult:
     """Replacement sampling (Blended Latent Diffusion, Avrahami et al. 2023): needs no gradient.
@@ -46,8 +48,7 @@ def blended(
     if not observation.operator.selects or observation.y.ndim != 4:
         raise InputError("blended sampling replaces known pixels: it needs an Inpainting observation of a picture")
     settings = config or BlendedConfig()
-    start = start_time(prior.schedule, prior.data_std)
-    times = even_times(start, settings.steps)
+    times = settings.grid(prior)
     levels = [prior.schedule.level(t) for t in times] + [CLEAN]
 
     def chain(counted, observation, streams, report):
@@ -57,7 +58,7 @@ def blended(
         seen = observation.operator.adjoint(observation.observed.to(picture.dtype))
         holes = (seen == 0).to(picture.dtype).amax(1, keepdim=True)
         keep = 1 - F.adaptive_max_pool2d(holes, known.shape[-2:])
-        z = levels[0].sigma * streams.normal(counted.zeros(streams.rows))
+        z = pure_noise(counted, times[0], streams)
         for i, t in enumerate(times):
             z = keep * (levels[i].alpha * known + levels[i].sigma * streams.normal(z)) + (1 - keep) * z
             with torch.no_grad():
@@ -68,5 +69,6 @@ def blended(
         return keep * known + (1 - keep) * z
 
     return sample_in_batches(
-        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, callback=callback
-    )
+        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, noise=noise,
+        callback=callback,
+    )  # fmt: skip

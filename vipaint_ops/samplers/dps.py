@@ -5,22 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from ..ancestral import SampleResult, even_times, guided_chain, start_time
+from ..ancestral import SampleResult, guided_chain, pure_noise
 from ..batches import sample_in_batches
 from ..guidance import GuidanceConfig
 from ..observation import Observation
 from ..prior import DiffusionPrior
 from ..progress import Callback
+from .config import SamplerConfig
 
 
-@dataclass(frozen=True)
-class DPSConfig:
+@dataclass(frozen=True, kw_only=True)
+class DPSConfig(SamplerConfig):
     """Published: 1000 steps, even in time, ``scale`` 0.5 for inpainting and 0.3 for deblurring and super-resolution."""
 
     steps: int = 1000
     scale: float = 0.5
-    batch_size: int = 8
 
 
 def dps(
@@ -31,18 +32,19 @@ def dps(
     *,
     generator: torch.Generator,
     first: int = 0,
+    noise: Tensor | None = None,
     callback: Callback | None = None,
 ) -> SampleResult:
     """DPS (Chung et al. 2023, algorithm 1), the residual's norm taken of each sample, not of the batch."""
     settings = config or DPSConfig()
-    start = start_time(prior.schedule, prior.data_std)
-    times = even_times(start, settings.steps)
+    times = settings.grid(prior)
     guidance = GuidanceConfig(dps_scale=settings.scale)
 
     def chain(counted, observation, streams, report):
-        z = prior.schedule.sigma(start) * streams.normal(counted.zeros(streams.rows))
+        z = pure_noise(counted, times[0], streams)
         return guided_chain(counted, observation, z, times, "dps", guidance, streams, callback=report)
 
     return sample_in_batches(
-        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, callback=callback
-    )
+        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, noise=noise,
+        callback=callback,
+    )  # fmt: skip

@@ -126,9 +126,7 @@ class _Bound:
                 callback(Progress("start", progress.step, progress.total))
 
         config, streams = self._config, NoiseStreams(seed, range(self._config.start_chains))
-        draws = guided_draws(
-            self._counted, self._observation, times[-1], config.start_chains, config.start_steps, streams, report
-        )
+        draws = guided_draws(self._counted, self._observation, times[-1], config.start_steps, streams, report)
         return matched_posterior(self._counted, times, draws, config.eta, streams)
 
     def loss(self, posterior: HierarchicalPosterior, streams: NoiseStreams) -> BoundTerms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ancestral import guided_chain, start_time, time_grid
+from ..ancestral import guided_chain, pure_noise, start_time, time_grid
 from ..guidance import GuidanceConfig
 from ..noise import NoiseStreams
 from ..observation import Observation
@@ -26,14 +26,13 @@ def guided_draws(
     prior: CountedPrior,
     observation: Observation,
     end: float,
-    chains: int,
     steps: int,
     streams: NoiseStreams,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Rough draws of z_0 given y, ``[chains, *latent_shape]``: Kalman guidance in few steps down to ``end``."""
+    """Rough draws of z_0 given y, one row a stream: Kalman guidance in few steps down to ``end``."""
     start = start_time(prior.schedule, prior.data_std)
-    z = prior.schedule.sigma(start) * streams.normal(prior.zeros(chains))
+    z = pure_noise(prior, start, streams)
     times = time_grid(prior.schedule, start, end, steps)
     return guided_chain(prior, observation, z, times, "kalman", GuidanceConfig(), streams, callback=callback)
 
