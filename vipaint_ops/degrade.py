@@ -6,16 +6,25 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .likelihood import Gaussian, Likelihood
 from .observation import Observation
 from .operators import Operator
 
 
-def degrade(image: Tensor, operator: Operator, noise_std: float, *, generator: torch.Generator) -> Observation:
-    """Measure a clean picture: y = A x + noise of std ``noise_std``, unclamped, and zero where nothing is measured.
+def degrade(
+    image: Tensor,
+    operator: Operator,
+    noise_std: float,
+    *,
+    generator: torch.Generator,
+    likelihood: Likelihood | None = None,
+) -> Observation:
+    """Measure a clean picture: y = A x + noise of scale ``noise_std``, unclamped, and zero where nothing is measured.
 
     Args:
         image: ``[1, channels, height, width]`` in [-1, 1].
         generator: on the CPU, so that a seed means the same noise on every device.
+        likelihood: the law of the noise, Gaussian by default.
 
     Raises:
         InputError: the operator does not take images of this size.
@@ -25,9 +34,9 @@ def degrade(image: Tensor, operator: Operator, noise_std: float, *, generator: t
     except RuntimeError as error:
         size = "x".join(map(str, image.shape[2:]))
         raise InputError(f"image is {size} (height x width), which the operator does not take ({error})") from error
-    noise = torch.randn(measured.shape, generator=generator, dtype=measured.dtype).to(measured.device)
-    y = measured + noise_std * noise
-    return Observation(torch.where(operator.observed(y), y, 0.0), operator, noise_std)
+    likelihood = likelihood or Gaussian()
+    y = measured + noise_std * likelihood.draw(measured, generator)
+    return Observation(torch.where(operator.observed(y), y, 0.0), operator, noise_std, likelihood)
 
 
 def response(operator: Operator, height: int, width: int) -> Tensor:

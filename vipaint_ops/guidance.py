@@ -6,6 +6,9 @@ differ in what they take for the covariance of z_0 given z_t, C = (sigma_t^2 / a
 
     E[z_0 | z_t, y] = zh + C J^T S^-1 (y - A D(zh)),    S = J C J^T + sigma_y^2.
 
+Robust noise is a Gaussian of which each measurement has its own variance sigma_y^2 / w, with w found from its residual
+(:mod:`vipaint_ops.likelihood`). Rows of y - A D(zh) and J times sqrt(w) have the variance sigma_y^2 again.
+
 Products with C J^T are one vector-Jacobian product through denoiser and decoder; products with J are
 a finite difference of the decoder, because hosts and fused kernels seldom differentiate forwards.
 """
@@ -69,6 +72,22 @@ def decoder_gain(prior: CountedPrior, z0: Tensor, picture: Tensor, std: float, s
         return _column(_mean(moved**2) / _mean(noise**2), picture)
 
 
+def root_weights(
+    prior: CountedPrior, observation: Observation, z0: Tensor, picture: Tensor, level: Level, streams: NoiseStreams
+) -> Tensor | float:
+    """sqrt(w) of each measurement; 1 for Gaussian noise, without a look at the prediction.
+
+    The prediction's errors are taken as alike all over the picture, so that a blur does not average them away: a chain
+    that doubts its measurements too early never finds back to them.
+    """
+    if not observation.likelihood.robust:
+        return 1.0
+    variance = clean_variance(level, prior.data_std)
+    gain = decoder_gain(prior, z0, picture, variance**0.5, streams)
+    predicted = observation.operator((variance * gain).sqrt().expand_as(picture)) ** 2
+    return observation.likelihood.weights(observation.residual(picture), observation.noise_std**2, predicted).sqrt()
+
+
 def dps(prior, observation, z, t, s, streams, config) -> Guided:
     """DPS (eq. 16 and algorithm 1): a step of ``dps_scale`` down the gradient of the residual's norm.
 
@@ -77,7 +96,9 @@ def dps(prior, observation, z, t, s, streams, config) -> Guided:
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         z0 = prior.denoise(z, t)
-        norm = observation.residual(prior.decode(z0)).flatten(1).norm(dim=1)
+        picture = prior.decode(z0)
+        root = root_weights(prior, observation, z0.detach(), picture.detach(), prior.schedule.level(t), streams)
+        norm = (root * observation.residual(picture)).flatten(1).norm(dim=1)
         (gradient,) = torch.autograd.grad(norm.sum(), z)
     step = config.dps_scale / posterior(s, prior.schedule.level(t)).on_z0
     return Guided(z0.detach(), z0.detach() - step * gradient)
@@ -86,10 +107,14 @@ def dps(prior, observation, z, t, s, streams, config) -> Guided:
 def pseudo_inverse(prior, observation, z, t, s, streams, config) -> Guided:
     """PiGDM (eq. 6-8): S taken as r^2 A A^T + sigma_y^2 with one variance r^2 for every latent."""
     model = _Linearised(prior, observation, z, t)
-    variance = clean_variance(prior.schedule.level(t), prior.data_std)
+    level = prior.schedule.level(t)
+    variance = clean_variance(level, prior.data_std)
     gain = decoder_gain(prior, model.z0, model.picture, variance**0.5, streams)
     seen = observation.operator.squared((variance * gain).expand_as(model.picture))
-    return Guided(model.z0, model.z0 + model.gain_times(model.residual / (seen + observation.noise_std**2)))
+    model.root = root_weights(prior, observation, model.z0, model.picture, level, streams)
+    return Guided(
+        model.z0, model.z0 + model.gain_times(model.residual / (model.root**2 * seen + observation.noise_std**2))
+    )
 
 
 def kalman(prior, observation, z, t, s, streams, config) -> Guided:
@@ -100,8 +125,9 @@ def kalman(prior, observation, z, t, s, streams, config) -> Guided:
     Cov[z_0 | z_t, y]), which is the exact law for a Gaussian prior (TMPD, Boys et al. 2023, gives the mean).
     """
     model = _Linearised(prior, observation, z, t)
-    residual, z0 = model.residual, model.z0
     level = prior.schedule.level(t)
+    model.root = root_weights(prior, observation, model.z0, model.picture, level, streams)
+    residual, z0 = model.residual, model.z0
     if config.spread_iterations > 0 and level.sigma > config.spread_above * prior.data_std * level.alpha:
         spread = model.draw(streams.normal(z0), config.spread_iterations)
         noise = observation.noise_std * streams.normal(residual)
@@ -114,10 +140,12 @@ CORRECTIONS: dict[str, Correction] = {"dps": dps, "pseudo_inverse": pseudo_inver
 
 
 class _Linearised:
-    """Denoiser and measurement linearised at z_t: products with C, C J^T, J and S."""
+    """Denoiser and measurement linearised at z_t: products with C, C J^T, J and S, rows weighed by ``root``."""
 
     step = 0.3
     """Length of the decoder's finite difference, in standard deviations of z_0 given z_t."""
+    root: Tensor | float = 1.0
+    """sqrt(w) of each measurement."""
 
     def __init__(self, prior, observation, z, t):
         level = prior.schedule.level(t)
@@ -129,11 +157,16 @@ class _Linearised:
             self._prediction = prior.denoise(self._z, t)
             picture = prior.decode(self._prediction)
             self._residual = observation.residual(picture)
-        self.z0, self.picture, self.residual = self._prediction.detach(), picture.detach(), self._residual.detach()
+        self.z0, self.picture = self._prediction.detach(), picture.detach()
+
+    @property
+    def residual(self) -> Tensor:
+        """y - A D(zh)."""
+        return self.root * self._residual.detach()
 
     def gain_times(self, u: Tensor) -> Tensor:
         """C J^T u."""
-        (g,) = torch.autograd.grad(self._residual, self._z, -u, retain_graph=True)
+        (g,) = torch.autograd.grad(self._residual, self._z, -self.root * u, retain_graph=True)
         return self._scale * g
 
     def covariance_times(self, v: Tensor) -> Tensor:
@@ -145,7 +178,7 @@ class _Linearised:
         """J v."""
         length = self.step * self._std / _column(_mean(v**2).sqrt().clamp(min=1e-30), v)
         with torch.no_grad():
-            moved = self._observation.residual(self._prior.decode(self.z0 + length * v))
+            moved = self.root * self._observation.residual(self._prior.decode(self.z0 + length * v))
         return (self.residual - moved) / _column(length.flatten(), moved)
 
     def solve(self, residual: Tensor, iterations: int) -> Tensor:

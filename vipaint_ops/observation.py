@@ -9,24 +9,27 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .likelihood import Gaussian, Likelihood
 from .operators import Operator
 
 
 class Observation:
-    """Measurements ``y`` of a picture through ``operator``, with Gaussian noise of std ``noise_std``.
+    """Measurements ``y`` of a picture through ``operator``, with noise of scale ``noise_std``, Gaussian by default.
 
     Args:
         y: ``[1, ...]``, the shape of ``operator(x)`` for one picture x in [-1, 1].
         operator: the linear operator A.
         noise_std: in the units of ``y`` (0.05 in [-1, 1] is 0.025 in [0, 1]); positive. It must cover
             what the decoder cannot reproduce too, not the camera's noise alone.
+        likelihood: the law of the noise, of scale ``noise_std``: :class:`~vipaint_ops.likelihood.StudentT` where some
+            measurements are wrong altogether.
 
     Raises:
         InputError: ``y`` is not finite, not a batch of one or not of the operator's shape, or the noise
             level is not positive.
     """
 
-    def __init__(self, y: Tensor, operator: Operator, noise_std: float):
+    def __init__(self, y: Tensor, operator: Operator, noise_std: float, likelihood: Likelihood | None = None):
         if len(y) != 1:
             raise InputError(f"y holds {len(y)} observations; give one at a time, as a batch of one")
         if not y.isfinite().all():
@@ -41,6 +44,7 @@ class Observation:
                 f"give a mask of the picture's height and width"
             ) from error
         self.y, self.operator, self.noise_std = y, operator, float(noise_std)
+        self.likelihood = likelihood or Gaussian()
 
     @property
     def observed(self) -> Tensor:
@@ -51,7 +55,8 @@ class Observation:
     def digest(self) -> str:
         """Names what was measured, in steps of 8-bit pictures, so that a fit is not used for another observation."""
         steps = torch.where(self.observed, self.y * 127.5, 1000.0).round().short().cpu()
-        content = f"{tuple(steps.shape)} {self.operator.description}".encode() + steps.numpy().tobytes()
+        noise = f" {self.likelihood}" if self.likelihood.robust else ""
+        content = f"{tuple(steps.shape)} {self.operator.description}{noise}".encode() + steps.numpy().tobytes()
         return hashlib.sha256(content).hexdigest()[:16]
 
     def residual(self, x: Tensor) -> Tensor:
@@ -59,17 +64,29 @@ class Observation:
         return torch.where(self.observed, self.y - self.operator(x), 0.0)
 
     def log_likelihood(self, x: Tensor, picture_variance: Tensor | None = None) -> Tensor:
-        """ln N(y; A x, noise_std^2 + diag(A V A^T)) in nats, summed over measurements; ``[batch]``.
+        """Log-density of y around A x, of squared scale noise_std^2 + diag(A V A^T), in nats; ``[batch]``.
 
-        ``picture_variance`` is V, the variance of each entry of x around the given prediction
-        (broadcastable to x); none means that x is certain.
+        The sum over measurements. ``picture_variance`` is V, the variance of each entry of x around the given
+        prediction (broadcastable to x); none means that x is certain.
         """
         variance = torch.full_like(self.y, self.noise_std**2)
         if picture_variance is not None:
             variance = variance + self.operator.squared(picture_variance.expand_as(x))
-        terms = -0.5 * (self.residual(x) ** 2 / variance + (2 * math.pi * variance).log())
+        terms = self.likelihood.log_prob(self.residual(x), variance)
         return torch.where(self.observed, terms, 0.0).flatten(1).sum(1)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Observation:
         """This observation with its tensors on ``device`` in ``dtype``."""
-        return Observation(self.y.to(device, dtype), self.operator.to(device, dtype), self.noise_std)
+        return Observation(self.y.to(device, dtype), self.operator.to(device, dtype), self.noise_std, self.likelihood)
+
+    def require_gaussian(self, method: str) -> None:
+        """Refuse noise that is not Gaussian, for a method that would take it as such.
+
+        Raises:
+            InputError: the likelihood is another.
+        """
+        if self.likelihood.robust:
+            raise InputError(
+                f"{method} takes noise as Gaussian, and the observation's likelihood is {self.likelihood}: use VIPaint "
+                "with kalman, pseudo-inverse or dps guidance, or an observation without Robust Likelihood"
+            )

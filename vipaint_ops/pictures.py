@@ -62,7 +62,8 @@ def pad_observation(observation: Observation, multiple: int) -> Observation:
     if not below and not right:
         return observation
     crop = Crop(height, width, below, right)
-    return Observation(observation.y, Compose(crop, observation.operator), observation.noise_std)
+    operator = Compose(crop, observation.operator)
+    return Observation(observation.y, operator, observation.noise_std, observation.likelihood)
 
 
 def crop_to(images: Tensor, height: int, width: int) -> Tensor:

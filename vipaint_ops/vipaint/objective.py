@@ -15,6 +15,7 @@ from torch import Tensor
 from ..guidance import clean_variance, decoder_gain
 from ..noise import NoiseStreams
 from ..observation import Observation
+from ..perceptual import PerceptualTerm
 from ..prior import CountedPrior
 from ..schedule import Level, transition
 from .posterior import HierarchicalPosterior, Keypoint
@@ -46,32 +47,43 @@ def bound_terms(
     posterior: HierarchicalPosterior,
     count: int,
     streams: NoiseStreams,
+    perceptual: PerceptualTerm | None = None,
 ) -> BoundTerms:
-    """Draw ``count`` walks down the hierarchy and evaluate every term on them."""
+    """Draw ``count`` walks down the hierarchy and evaluate every term on them.
+
+    ``perceptual``, where given, is added to the likelihood's term, which is no density any more then.
+    """
     keypoints = list(posterior.walk(prior, count, streams))
     bottom = keypoints[-1]
     prediction = prior.denoise(bottom.z, bottom.time)
     at_top = keypoints[1].parent_prediction if len(keypoints) > 1 else prediction
     assert at_top is not None
     return BoundTerms(
-        likelihood=-log_likelihood(prior, observation, prediction, bottom.level, streams),
+        likelihood=-log_likelihood(prior, observation, prediction, bottom.level, streams, perceptual),
         transitions=sum((transition_kl(k) for k in keypoints[1:]), bottom.z.new_zeros(count)),
         top_surrogate=top_surrogate(keypoints[0], at_top),
     )
 
 
 def log_likelihood(
-    prior: CountedPrior, observation: Observation, prediction: Tensor, level: Level, streams: NoiseStreams
+    prior: CountedPrior,
+    observation: Observation,
+    prediction: Tensor,
+    level: Level,
+    streams: NoiseStreams,
+    perceptual: PerceptualTerm | None = None,
 ) -> Tensor:
     """ln p(y | z_1) from the one-step prediction, ``[batch]``.
 
     The variance admits what the prediction leaves open: noise_std^2 plus the variance of z_0 given z_1
-    for independent latents, carried through decoder and operator. noise_std alone is over-confident.
+    for independent latents, carried through decoder and operator. noise_std alone is over-confident. Less
+    ``perceptual`` of the decoded prediction, where given.
     """
     open_variance = clean_variance(level, prior.data_std)
     picture = prior.decode(prediction)
     gain = decoder_gain(prior, prediction, picture, open_variance**0.5, streams)
-    return observation.log_likelihood(picture, open_variance * gain)
+    density = observation.log_likelihood(picture, open_variance * gain)
+    return density if perceptual is None else density - perceptual(picture)
 
 
 def transition_kl(keypoint: Keypoint) -> Tensor:

@@ -18,7 +18,8 @@ their names say. They are repeated here because the published weights were tuned
 - **No noise below T_s.** Given z at T_s a sample is deterministic. The last correction is computed and thrown away.
 - **Top of large tau.** sqrt(1 - tau^2) is not a number once tau passes 1. Here it stops short of it.
 
-LPIPS, which both stages add to the data term of inpainting, is left out: the library has no perceptual network.
+LPIPS, which both stages add to the data term of inpainting with a weight of 100, is added where the configurations ask
+for it (``perceptual_weight``): the library has no perceptual network of its own.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from ..noise import NoiseStreams
 from ..observation import Observation
+from ..perceptual import PerceptualTerm
 from ..prior import CountedPrior, DiffusionPrior
 from ..progress import Callback, Progress
 from ..schedule import Level, NoiseSchedule, posterior, reverse_mean, transition
@@ -61,6 +63,7 @@ class PublishedV1:
 
     def __init__(self, prior: DiffusionPrior, counted: CountedPrior, observation: Observation, config: FitConfig):
         self._prior, self._counted, self._observation, self._eta = prior, counted, observation, config.eta
+        self._perceptual = PerceptualTerm(observation, config.perceptual_weight, config.perceptual)
 
     def start(self, times: tuple[float, ...], seed: int, callback: Callback | None) -> HierarchicalPosterior:
         """Encoded observation plus noise in place of every mean, nominal stds, gates nearly open."""
@@ -92,7 +95,7 @@ class PublishedV1:
             assert k.p_mean is not None
             transitions = transitions + published_kl(Gaussian(k.q_mean, k.q_log_std), k.p_mean, k.p_variance)
         return BoundTerms(
-            likelihood=data_term(self._counted, self._observation, prediction),
+            likelihood=data_term(self._counted, self._observation, prediction, self._perceptual),
             transitions=BETA * transitions,
             top_surrogate=BETA * self._loss_above(keypoints[0], streams),
         )
@@ -119,9 +122,13 @@ class PublishedV1:
         return 1000 * (1 - top.time) / 2 * torch.cat(losses)
 
 
-def data_term(prior: CountedPrior, observation: Observation, prediction: Tensor) -> Tensor:
+def data_term(
+    prior: CountedPrior, observation: Observation, prediction: Tensor, perceptual: PerceptualTerm | None = None
+) -> Tensor:
     """100 mean|y - A D(z0)| / (2 0.566^2) over all measurements, hidden ones counting as zero; ``[batch]``."""
-    return DATA_WEIGHT * observation.residual(prior.decode(prediction)).abs().flatten(1).mean(1)
+    picture = prior.decode(prediction)
+    distance = DATA_WEIGHT * observation.residual(picture).abs().flatten(1).mean(1)
+    return distance if perceptual is None else distance + perceptual(picture)
 
 
 def published_kl(q: Gaussian, mean: Tensor, variance: Tensor | float) -> Tensor:
@@ -162,13 +169,14 @@ def refine(
     ``config.steps`` steps of equal time, 400 unit steps from 0.4. No noise is added; ``config.eta`` only lowers what
     is kept of the predicted noise. Returns the prediction of z_0 at the last step, ``[batch, *latent_shape]``.
     """
+    perceptual = PerceptualTerm(observation, config.perceptual_weight, config.perceptual)
     times = [start * (1 - i / config.steps) for i in range(config.steps + 1)]
     prediction = z
     for i, (t, s) in enumerate(pairwise(times)):
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             prediction = prior.denoise(z, t)
-            (gradient,) = torch.autograd.grad(data_term(prior, observation, prediction).sum(), z)
+            (gradient,) = torch.autograd.grad(data_term(prior, observation, prediction, perceptual).sum(), z)
         prediction = prediction.detach()
         mean, _ = reverse_mean(z.detach(), prediction, prior.schedule.level(s), prior.schedule.level(t), config.eta)
         z = mean - STEP * z[0].numel() / STEP_LATENTS * gradient

@@ -16,7 +16,8 @@ their names say. They are repeated here because the published weights were tuned
 - **Clamped pixels.** The decoder's output is clamped before both data terms: no gradient where it leaves [-1, 1].
 - **"L1".** The term of that name in the fit is a squared error.
 
-LPIPS, which the published refinement adds to the L1 distance, is left out: the library has no perceptual network.
+LPIPS, which the published refinement adds to the L1 distance with a weight of 1, is added where its configuration asks
+for it (``perceptual_weight``): the library has no perceptual network of its own.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from torch.nn.functional import interpolate
 from ..errors import InputError
 from ..noise import NoiseStreams
 from ..observation import Observation
+from ..perceptual import PerceptualTerm
 from ..prior import CountedPrior, DiffusionPrior
 from ..progress import Callback, Progress
 from ..schedule import posterior as reverse_kernel
@@ -72,6 +74,7 @@ class PublishedV2:
                 "use published_v1 or the default"
             )
         self._prior, self._counted, self._observation, self._eta = prior, counted, observation, config.eta
+        self._perceptual = PerceptualTerm(observation, config.perceptual_weight, config.perceptual)
         with torch.no_grad():
             self._encoded = prior.encode(observation.operator.adjoint(observation.y))
         known = observation.operator.adjoint(observation.observed.to(self._encoded.dtype))[:, :1] > 0
@@ -95,12 +98,13 @@ class PublishedV2:
         keypoints = list(posterior.walk(self._counted, streams.rows, streams))
         top, bottom = keypoints[0], keypoints[-1]
         prediction = self._counted.denoise(bottom.z, bottom.time)
-        pixels = pixel_residual(self._counted, self._observation, prediction).square().flatten(1).mean(1)
+        picture = self._counted.decode(prediction).clamp(-1, 1)
+        pixels = pixel_residual(self._observation, picture).square().flatten(1).mean(1)
         weight = (bottom.level.alpha * bottom.level.sigma**2) ** 2
         latents = weight * (self._mask * (prediction - self._encoded)).square().flatten(1).mean(1)
         kl = sum((transition_kl(k) for k in keypoints[1:]), gaussian_kl(top.q_mean, top.q_log_std, 0.0, 1.0))
         return BoundTerms(
-            likelihood=PIXEL_WEIGHT * pixels + LATENT_WEIGHT * latents,
+            likelihood=PIXEL_WEIGHT * pixels + LATENT_WEIGHT * latents + self._perceptual(picture),
             transitions=KL_WEIGHT * kl / prediction[0].numel(),
             top_surrogate=MIDDLE_WEIGHT * self._middle_kl(posterior, streams),
         )
@@ -128,9 +132,9 @@ class PublishedV2:
         return torch.stack(values).mean(0)
 
 
-def pixel_residual(prior: CountedPrior, observation: Observation, prediction: Tensor) -> Tensor:
-    """y - A D(z0) with the picture clamped, in units where white is 1 and black 0."""
-    return observation.residual(prior.decode(prediction).clamp(-1, 1)) / 2
+def pixel_residual(observation: Observation, picture: Tensor) -> Tensor:
+    """y - A x of a clamped picture, in units where white is 1 and black 0."""
+    return observation.residual(picture) / 2
 
 
 def refine(
@@ -142,12 +146,14 @@ def refine(
     ``config.steps`` steps of equal time from T_s to :data:`LAST_TIME`, each with a second prediction at the moved z,
     and a last prediction, which is returned, ``[batch, *latent_shape]``.
     """
+    perceptual = PerceptualTerm(observation, config.perceptual_weight, config.perceptual)
     times = torch.linspace(start, LAST_TIME, config.steps + 1, dtype=torch.float64).tolist()
     for i, (t, s) in enumerate(pairwise(times)):
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            residual = pixel_residual(prior, observation, prior.denoise(z, t))
-            (gradient,) = torch.autograd.grad(L1_WEIGHT * residual.abs().flatten(1).mean(1).sum(), z)
+            picture = prior.decode(prior.denoise(z, t)).clamp(-1, 1)
+            distance = L1_WEIGHT * pixel_residual(observation, picture).abs().flatten(1).mean(1) + perceptual(picture)
+            (gradient,) = torch.autograd.grad(distance.sum(), z)
         with torch.no_grad():
             z = z.detach() - STEP * z[0].numel() / STEP_LATENTS * gradient
             levels = prior.schedule.level(s), prior.schedule.level(t)

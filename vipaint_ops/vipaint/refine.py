@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..guidance import CORRECTIONS, GuidanceConfig
 from ..noise import NoiseStreams
 from ..observation import Observation
+from ..perceptual import Distance, check_perceptual
 from ..prior import CountedPrior, DiffusionPrior
 from ..progress import Callback
 from . import published_v1, published_v2
@@ -33,6 +34,9 @@ class RefineConfig:
         eta: 1 for ancestral noise, 0 for none.
         batch_size: samples computed together; it changes memory, not results.
         settings: of the correction.
+        perceptual_weight: of a perceptual distance added to the data term of the published chains (100 in v1, which
+            adds it for inpainting, 1 in v2); 0 for none.
+        perceptual: the distance; none for LPIPS from the package lpips.
     """
 
     guidance: str = "kalman"
@@ -40,12 +44,20 @@ class RefineConfig:
     eta: float = 1.0
     batch_size: int = 8
     settings: GuidanceConfig = field(default_factory=GuidanceConfig)
+    perceptual_weight: float = 0.0
+    perceptual: Distance | None = None
 
     def __post_init__(self):
         if self.guidance not in (known := [*CORRECTIONS, *PUBLISHED]):
             raise InputError(f"guidance is {self.guidance!r}; choose one of {', '.join(known)}")
         if self.steps < 1:
             raise InputError(f"steps is {self.steps}; it must be at least 1")
+        if self.perceptual_weight and self.guidance in CORRECTIONS:
+            raise InputError(
+                f"perceptual_weight is {self.perceptual_weight}, and {self.guidance} guidance has no term for it: set "
+                "it to 0"
+            )
+        check_perceptual(self.perceptual_weight, self.perceptual)
 
     @classmethod
     def published_v1(cls) -> RefineConfig:
@@ -96,6 +108,8 @@ def sample_posterior(
         InputError: the posterior was fitted with another model or for another size.
     """
     settings = config or RefineConfig()
+    if settings.guidance in PUBLISHED:
+        observation.require_gaussian(f"the setting {settings.guidance}")
     posterior.check(prior)
     posterior = posterior.to(prior.device, prior.dtype)
     refine = PUBLISHED.get(settings.guidance, _guided)
