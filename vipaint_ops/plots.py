@@ -40,7 +40,7 @@ _PANEL = (5.2, 3.1)
 def contact_sheet(
     items: Sequence[tuple[str, Tensor]], columns: int, scale: int | None = None, title: str = ""
 ) -> Pixels:
-    """Lay pictures out in rows, each under its label.
+    """Lay pictures out in rows, each under its label of one or more lines.
 
     Args:
         items: labels and pictures ``[channels, height, width]`` or ``[1, channels, height, width]`` in [-1, 1], with
@@ -59,7 +59,8 @@ def contact_sheet(
     scale = scale or max(1, _TILE_SIDE // max(height, width))
     height, width = scale * height, scale * width
     text = min(max(round(width / 13), 12), 26)
-    label, heading = round(1.9 * text), (round(2.1 * text) if title else 0)
+    lines = 1 + max(name.count("\n") for name, _ in items)
+    label, heading = round((0.5 + 1.4 * lines) * text), (round(2.1 * text) if title else 0)
     columns = min(columns, len(items))
     rows = -(-len(items) // columns)
     shape = (

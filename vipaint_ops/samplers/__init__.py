@@ -1,7 +1,37 @@
 """Samplers of the posterior, one file each, one signature."""
 
 from .blended import BlendedConfig, blended
+from .copaint import CoPaintConfig, copaint
+from .ddnm import DDNMConfig, ddnm
 from .dps import DPSConfig, dps
 from .kalman import KalmanConfig, kalman
+from .pigdm import PiGDMConfig, pigdm
+from .psld import PSLDConfig, psld
+from .red_diff import RedDiffConfig, RedDiffVConfig, red_diff, red_diff_v
+from .repaint import RePaintConfig, repaint
+from .resample import ReSampleConfig, resample
 
-__all__ = ["BlendedConfig", "DPSConfig", "KalmanConfig", "blended", "dps", "kalman"]
+__all__ = [
+    "BlendedConfig",
+    "CoPaintConfig",
+    "DDNMConfig",
+    "DPSConfig",
+    "KalmanConfig",
+    "PSLDConfig",
+    "PiGDMConfig",
+    "RePaintConfig",
+    "ReSampleConfig",
+    "RedDiffConfig",
+    "RedDiffVConfig",
+    "blended",
+    "copaint",
+    "ddnm",
+    "dps",
+    "kalman",
+    "pigdm",
+    "psld",
+    "red_diff",
+    "red_diff_v",
+    "repaint",
+    "resample",
+]

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..ancestral import SampleResult, pure_noise
 from ..batches import sample_in_batches
-from ..errors import InputError
 from ..observation import Observation
 from ..prior import DiffusionPrior
 from ..progress import Callback, Progress
 from ..schedule import CLEAN, reverse_mean
 from .config import SamplerConfig
+from .known import check_selects, known_latents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,24 +39,16 @@ def blended(
 ) -> SampleResult:
     """Replacement sampling (Blended Latent Diffusion, Avrahami et al. 2023): needs no gradient.
 
-    A latent counts as known when every pixel it covers is observed, so no hole leaks into it.
-
     Raises:
         InputError: the observation is not an inpainting one, or not pictures.
     """
-    if not observation.operator.selects or observation.y.ndim != 4:
-        raise InputError("blended sampling replaces known pixels: it needs an Inpainting observation of a picture")
+    check_selects(observation, "blended sampling")
     settings = config or BlendedConfig()
     times = settings.grid(prior)
     levels = [prior.schedule.level(t) for t in times] + [CLEAN]
 
     def chain(counted, observation, streams, report):
-        picture = observation.operator.pinv(observation.y)
-        with torch.no_grad():
-            known = prior.encode(picture)
-        seen = observation.operator.adjoint(observation.observed.to(picture.dtype))
-        holes = (seen == 0).to(picture.dtype).amax(1, keepdim=True)
-        keep = 1 - F.adaptive_max_pool2d(holes, known.shape[-2:])
+        known, keep = known_latents(prior, observation)
         z = pure_noise(counted, times[0], streams)
         for i, t in enumerate(times):
             z = keep * (levels[i].alpha * known + levels[i].sigma * streams.normal(z)) + (1 - keep) * z

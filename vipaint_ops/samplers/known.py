@@ -1,0 +1,34 @@
+"""The latents that a mask shows: what methods that overwrite the known part of a picture have in common."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..observation import Observation
+from ..prior import DiffusionPrior
+
+
+def check_selects(observation: Observation, method: str) -> None:
+    """Refuse an observation that does not show some of the pixels of a picture as they are.
+
+    Raises:
+        InputError: the observation is not an inpainting one, or not of a picture.
+    """
+    if not observation.operator.selects or observation.y.ndim != 4:
+        raise InputError(f"{method} replaces known pixels: it needs an Inpainting observation of a picture")
+
+
+def known_latents(prior: DiffusionPrior, observation: Observation) -> tuple[Tensor, Tensor]:
+    """The encoded picture ``[1, *latent_shape]``, and 1 where it is known, ``[1, 1, height, width]``.
+
+    A latent counts as known when every pixel it covers is observed, so no hole leaks into it.
+    """
+    picture = observation.operator.pinv(observation.y)
+    with torch.no_grad():
+        known = prior.encode(picture)
+    seen = observation.operator.adjoint(observation.observed.to(picture.dtype))
+    holes = (seen == 0).to(picture.dtype).amax(1, keepdim=True)
+    return known, 1 - F.adaptive_max_pool2d(holes, known.shape[-2:])
