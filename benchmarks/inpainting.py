@@ -1,7 +1,7 @@
-"""Inpainting on the embedded prior: half and box masks on held-out scenes, against their true completions.
+"""Inpainting on the embedded prior: half, box and random masks on held-out scenes, against their true completions.
 
-    python -m benchmarks.inpainting                      # 64 scenes, 8 samples each: the table of docs/results.md
-    python -m benchmarks.inpainting --scenes 8 --methods vipaint "vipaint, 0 iterations"
+    python -m benchmarks.inpainting                      # 64 scenes, 8 samples each, every method at its defaults
+    python -m benchmarks.inpainting --scenes 8 --masks half --methods VIPaint "VIPaint, 0 iterations" --budget 300
 
 The generator draws true completions of what each mask leaves visible, so plausibility and diversity have an exact
 reference. Every method sees the same scenes; results are kept per method, so a run can be continued.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,46 +19,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.systems import METHODS, system
 from tools import scene_checker, scenes
 from tools.train_prior import to_unit
-from vipaint_ops import FitConfig, Observation, fit_posterior, load_embedded_prior, metrics, operators, sample_posterior
-from vipaint_ops.masks import box, half_plane
-from vipaint_ops.samplers import BlendedConfig, DPSConfig, KalmanConfig, blended, dps, kalman
+from vipaint_ops import Observation, load_embedded_prior, metrics, operators
+from vipaint_ops.masks import box, half_plane, random_pixels
+from vipaint_ops.prior import Evaluations
 
 HELD_OUT_SEED = 3
 NOISE_STD = 0.02
 """What the autoencoder cannot reproduce (40 dB is 0.02 in [-1, 1]); the pictures themselves are clean."""
-MASKS = {"half": half_plane(64, 64, 0.0), "box": box(64, 64, 32)}
-
-Result = tuple[Tensor, int]
-"""Images and denoiser evaluations."""
-
-
-def _vipaint(config: FitConfig) -> Callable[..., Result]:
-    def run(prior, observation, count, generator) -> Result:
-        posterior = fit_posterior(prior, observation, config, generator=generator)
-        result = sample_posterior(prior, observation, posterior, count, generator=generator)
-        return result.images, (posterior.evaluations + result.evaluations).denoiser
-
-    return run
-
-
-def _sampler(function, config) -> Callable[..., Result]:
-    def run(prior, observation, count, generator) -> Result:
-        result = function(prior, observation, count, config, generator=generator)
-        return result.images, result.evaluations.denoiser
-
-    return run
-
-
-METHODS: dict[str, Callable[..., Result]] = {
-    "VIPaint": _vipaint(FitConfig(bound_every=0)),
-    "VIPaint, 0 iterations": _vipaint(FitConfig(iterations=0)),
-    "Kalman": _sampler(kalman, KalmanConfig()),
-    "DPS, scale 0.5": _sampler(dps, DPSConfig(steps=100, scale=0.5)),
-    "DPS, scale 1": _sampler(dps, DPSConfig(steps=100, scale=1.0)),
-    "replacement": _sampler(blended, BlendedConfig(steps=100)),
+MASKS = {
+    "half": half_plane(64, 64, 0.0),
+    "box": box(64, 64, 32),
+    "random": random_pixels(64, 64, 0.1, generator=torch.Generator().manual_seed(0)),
 }
+"""Right half, middle box, and nine pixels in ten hidden."""
 
 
 def judge(samples: Tensor, truth: Tensor, autoencoded: Tensor, mask: Tensor) -> dict[str, np.ndarray]:
@@ -81,17 +56,19 @@ def judge(samples: Tensor, truth: Tensor, autoencoded: Tensor, mask: Tensor) -> 
     }
 
 
-def run(method: str, mask: Tensor, truth: Tensor, count: int) -> tuple[Tensor, dict[str, float]]:
+def run(method: str, budget: int | None, mask: Tensor, truth: Tensor, count: int) -> tuple[Tensor, dict[str, float]]:
     """Samples of every scene, ``[scenes, count, 3, 64, 64]``, and what they cost per sample."""
     prior = load_embedded_prior()
-    images, evaluations, start = [], 0, time.time()
-    for index, picture in enumerate(tqdm(truth, desc=method)):
-        observation = Observation(mask * picture[None], operators.Inpainting(mask), NOISE_STD)
-        sample, spent = METHODS[method](prior, observation, count, torch.Generator().manual_seed(index))
+    observations = [Observation(mask * picture[None], operators.Inpainting(mask), NOISE_STD) for picture in truth]
+    restore = system(method, budget, prior, observations[0])
+    images, spent, start = [], Evaluations(), time.time()
+    for index, observation in enumerate(tqdm(observations, desc=method)):
+        sample, cost = restore(prior, observation, count, torch.Generator().manual_seed(index))
         images.append(sample)
-        evaluations += spent
+        spent += cost
     total = len(truth) * count
-    return torch.stack(images), {"evaluations": evaluations / total, "seconds": (time.time() - start) / total}
+    seconds = time.time() - start
+    return torch.stack(images), {"evaluations": spent.denoiser / total, "seconds": seconds / total}
 
 
 def main() -> None:
@@ -100,6 +77,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--masks", nargs="*", default=list(MASKS), choices=list(MASKS))
+    parser.add_argument("--budget", type=int, help="denoiser evaluations a sample, for every method but VIPaint")
     parser.add_argument("--work", type=Path, default=Path("build/inpainting"))
     arguments = parser.parse_args()
     images, u = scenes.sample_scenes(arguments.scenes, HELD_OUT_SEED)
@@ -109,7 +87,7 @@ def main() -> None:
         autoencoded = prior.decode(prior.encode(truth))
     for name in arguments.masks:
         mask = MASKS[name]
-        folder = arguments.work / f"{name}-{arguments.scenes}x{arguments.samples}"
+        folder = arguments.work / f"{name}-{arguments.scenes}x{arguments.samples}-{arguments.budget or 'defaults'}"
         folder.mkdir(parents=True, exist_ok=True)
         visible = mask[0, 0].bool().numpy()
         if not (folder / "true completions.json").exists():
@@ -118,7 +96,7 @@ def main() -> None:
             save(folder, "true completions", drawn.unflatten(0, completions.shape[:2]), {}, truth, autoencoded, mask)
         for method in arguments.methods:
             if not (folder / f"{method}.json").exists():
-                samples, cost = run(method, mask, truth, arguments.samples)
+                samples, cost = run(method, arguments.budget, mask, truth, arguments.samples)
                 save(folder, method, samples, cost, truth, autoencoded, mask)
         print(
             f"\n### {name} mask, {arguments.scenes} scenes, {arguments.samples} samples each\n\n{table(folder)}",

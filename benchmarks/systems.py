@@ -1,0 +1,81 @@
+"""The methods that the benchmarks compare, at their defaults or at one number of network evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vipaint_ops import FitConfig, Observation, SampleResult, fit_posterior, sample_posterior, samplers
+from vipaint_ops.prior import DiffusionPrior, Evaluations
+
+TRIAL_STEPS = 20
+"""Steps of the run that says what a step of a method costs."""
+
+
+@dataclass(frozen=True)
+class VIPaint:
+    """A fit, shared by all samples, and its refinement."""
+
+    fit: FitConfig
+
+    def __call__(
+        self, prior: DiffusionPrior, observation: Observation, count: int, generator: torch.Generator
+    ) -> tuple[Tensor, Evaluations]:
+        """Images and what they cost."""
+        posterior = fit_posterior(prior, observation, self.fit, generator=generator)
+        result = sample_posterior(prior, observation, posterior, count, generator=generator)
+        return result.images, posterior.evaluations + result.evaluations
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """One of the library's samplers with its configuration."""
+
+    function: Callable[..., SampleResult]
+    config: Any
+
+    def __call__(
+        self, prior: DiffusionPrior, observation: Observation, count: int, generator: torch.Generator
+    ) -> tuple[Tensor, Evaluations]:
+        """Images and what they cost."""
+        result = self.function(prior, observation, count, self.config, generator=generator)
+        return result.images, result.evaluations
+
+    def within(self, budget: int, prior: DiffusionPrior, observation: Observation) -> Sampler:
+        """This sampler with the number of steps that takes about ``budget`` denoiser evaluations a sample."""
+        trial = replace(self, config=replace(self.config, steps=TRIAL_STEPS))
+        _, cost = trial(prior, observation, 1, torch.Generator().manual_seed(0))
+        return replace(self, config=replace(self.config, steps=max(1, round(TRIAL_STEPS * budget / cost.denoiser))))
+
+
+METHODS: dict[str, VIPaint | Sampler] = {
+    "VIPaint": VIPaint(FitConfig(bound_every=0)),
+    "VIPaint, 0 iterations": VIPaint(FitConfig(iterations=0)),
+    "Kalman": Sampler(samplers.kalman, samplers.KalmanConfig()),
+    "CoPaint": Sampler(samplers.copaint, samplers.CoPaintConfig()),
+    "CoPaint-Fast": Sampler(samplers.copaint, samplers.CoPaintConfig.fast()),
+    "CoPaint-TT": Sampler(samplers.copaint, samplers.CoPaintConfig.time_travel()),
+    "DPS": Sampler(samplers.dps, samplers.DPSConfig()),
+    "PSLD": Sampler(samplers.psld, samplers.PSLDConfig()),
+    "ReSample": Sampler(samplers.resample, samplers.ReSampleConfig.inpainting()),
+    "RED-diff": Sampler(samplers.red_diff, samplers.RedDiffConfig()),
+    "RED-diff V": Sampler(samplers.red_diff_v, samplers.RedDiffVConfig()),
+    "RePaint": Sampler(samplers.repaint, samplers.RePaintConfig()),
+    "Blended": Sampler(samplers.blended, samplers.BlendedConfig()),
+    "DDNM": Sampler(samplers.ddnm, samplers.DDNMConfig(noisy=False)),
+    "DDNM+": Sampler(samplers.ddnm, samplers.DDNMConfig()),
+    "PiGDM": Sampler(samplers.pigdm, samplers.PiGDMConfig()),
+}
+"""Every method, its name as in the papers."""
+
+
+def system(name: str, budget: int | None, prior: DiffusionPrior, observation: Observation) -> VIPaint | Sampler:
+    """A method at its defaults, or at ``budget`` denoiser evaluations a sample; VIPaint always at its defaults."""
+    method = METHODS[name]
+    if budget is None or isinstance(method, VIPaint):
+        return method
+    return method.within(budget, prior, observation)
