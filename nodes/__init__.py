@@ -23,10 +23,21 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .observe import ObserveInpaint
     from .observe_blur import ObserveGaussianBlur, ObserveKernel, ObserveMotionBlur
     from .observe_chain import ObserveChain
+    from .observe_noise import EstimateNoiseLevel, RobustLikelihood
     from .observe_scale import ObserveSuperResolution
     from .posterior import FitPosterior, SamplePosterior
     from .posterior_files import LoadPosterior, SavePosterior, register_folder
     from .restore import Deblur, SuperResolve
+    from .samplers import EmptyLatent
+    from .samplers_gradient_free import BlendedSampler, DDNMSampler, REDDiffSampler, RePaintSampler
+    from .samplers_guided import (
+        CoPaintSampler,
+        DPSSampler,
+        KalmanSampler,
+        PiGDMSampler,
+        PSLDSampler,
+        ReSampleSampler,
+    )
 
     register_folder()
 
@@ -55,6 +66,19 @@ async def comfy_entrypoint() -> ComfyExtension:
                 MakeMask,
                 MaskToLatentGrid,
                 Compare,
+                CoPaintSampler,
+                DPSSampler,
+                PSLDSampler,
+                ReSampleSampler,
+                REDDiffSampler,
+                RePaintSampler,
+                BlendedSampler,
+                DDNMSampler,
+                PiGDMSampler,
+                KalmanSampler,
+                EmptyLatent,
+                EstimateNoiseLevel,
+                RobustLikelihood,
             ]
 
     return VIPaintExtension()

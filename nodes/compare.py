@@ -37,6 +37,11 @@ class Compare(io.ComfyNode):
                     tooltip="The observation that was restored: adds each picture's residual in units of its noise, "
                     "for which 1 is expected.",
                 ),
+                io.String.Input(
+                    "names", default="", optional=True, multiline=True,
+                    tooltip="What the pictures are called, one a line, such as the methods that made them; the others "
+                    "are numbered.",
+                ),
             ],
             outputs=[
                 output(io.String, "text", "The numbers as a table."),
@@ -45,23 +50,29 @@ class Compare(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, images, original, observation=None) -> io.NodeOutput:
+    def execute(cls, images, original, observation=None, names="") -> io.NodeOutput:
         restored, truth = pictures(images, "images"), single_picture(original, "original")
         if restored.shape[2:] != truth.shape[2:]:
             raise InputError(f"images are {_size(restored)} and original {_size(truth)} (height x width): {_REMEDY}")
         if observation is not None:
             _check_observation(restored, observation)
-        rows = {str(number): row for number, row in enumerate(_scores(restored, truth, observation), 1)}
-        sheet = plots.contact_sheet(
-            [(f"{name}: {_label(row)}", picture) for (name, row), picture in zip(rows.items(), restored, strict=True)]
-            + [("original", truth)],
-            _COLUMNS,
-        )
+        scores = _scores(restored, truth, observation)
+        rows = dict(zip(_names(names, len(restored)), scores, strict=True))
+        gap = "\n" if names.strip() else ": "
+        labels = [f"{name}{gap}{_label(row)}" for name, row in rows.items()]
+        sheet = plots.contact_sheet([*zip(labels, restored, strict=True), ("original", truth)], _COLUMNS)
         text = _table(rows)
         if len(restored) > 1:
             (average,) = _scores(restored.mean(0, keepdim=True), truth, observation)
             text = _table(rows | {"average of all": average}) + _DIVERSITY.format(metrics.diversity(restored))
         return io.NodeOutput(text, torch.from_numpy(sheet)[None].float() / 255)
+
+
+def _names(given: str, count: int) -> list[str]:
+    """A name for each picture, none of them twice."""
+    lines = [line.strip() for line in given.splitlines()][:count]
+    lines += [""] * (count - len(lines))
+    return [f"{number} {name}".strip() for number, name in enumerate(lines, 1)]
 
 
 def _check_observation(restored: Tensor, observation: Observation) -> None:
@@ -88,7 +99,7 @@ def _label(row: list[float]) -> str:
 
 def _table(rows: dict[str, list[float]]) -> str:
     width = max(map(len, rows))
-    columns = list(zip(_HEADINGS, (".2f", ".3f", ".2f"), strict=True))[: len(rows["1"])]
+    columns = list(zip(_HEADINGS, (".2f", ".3f", ".2f"), strict=True))[: len(next(iter(rows.values())))]
     lines = [" " * width + "".join(f"  {heading}" for heading, _ in columns)]
     for name, row in rows.items():
         numbers = (f"  {value:{len(heading)}{form}}" for value, (heading, form) in zip(row, columns, strict=True))

@@ -67,6 +67,11 @@ class HostSchedule(NoiseSchedule):
             return z, sigma / self._noise
         return z / alpha.view(-1, *[1] * (z.ndim - 1)), sigma / alpha
 
+    def time_at_host(self, sigma: float) -> float:
+        """The time at which :meth:`to_host` gives ``sigma``, clamped to the schedule's range; never 0."""
+        signal = max(1 - sigma, _EDGE) if self._flow else 1.0
+        return max(self.time_at_ratio(self._noise * sigma / signal), _EDGE)
+
     @property
     def description(self) -> str:
         ends = self._log_snr[[0, _POINTS // 2, -1]].tolist()

@@ -49,4 +49,4 @@ class ObserveChain(io.ComfyNode):
                     f"width), which first does not make ({error})"
                 ) from error
             operator = Compose(first.operator, then.operator)
-            return io.NodeOutput(Observation(then.y, operator, then.noise_std))
+            return io.NodeOutput(Observation(then.y, operator, then.noise_std, then.likelihood))

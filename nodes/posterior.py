@@ -8,10 +8,9 @@ from torch import Tensor
 
 from ..vipaint_ops import plots
 from ..vipaint_ops.errors import InputError
-from ..vipaint_ops.observation import Observation
-from ..vipaint_ops.pictures import crop_to, pad_observation
+from ..vipaint_ops.pictures import crop_to
 from ..vipaint_ops.vipaint import HierarchicalPosterior, fit_posterior, sample_posterior
-from .host import CHECKPOINTING, HostPrior, picture_multiple, with_host_prior
+from .host import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
 from .pictures import images as to_images
 from .presets import FITS, GUIDANCE, fit_config, refine_config
 from .sockets import ObservationSocket, PosteriorSocket, output
@@ -75,6 +74,11 @@ class FitPosterior(io.ComfyNode):
                 io.Combo.Input(
                     "checkpointing", options=list(CHECKPOINTING), default="auto", tooltip=CHECKPOINTING_TOOLTIP
                 ),
+                io.Float.Input(
+                    "perceptual_weight", default=0.0, min=0.0, max=10000.0, step=1.0, round=0.01, optional=True,
+                    tooltip="Weight of a perceptual distance (LPIPS) beside the likelihood. Above 0 it needs the "
+                    "Python package lpips, which downloads its weights. 0: none.",
+                ),
             ],
             outputs=[
                 output(PosteriorSocket, "posterior", "For Sample Posterior and Save Posterior."),
@@ -95,13 +99,13 @@ class FitPosterior(io.ComfyNode):
     @classmethod
     def execute(
         cls, guider, vae, observation, seed, preset, keypoints, iterations, samples, mean_rate, log_std_rate,
-        gate_rate, checkpointing,
+        gate_rate, checkpointing, perceptual_weight=0.0,
     ) -> io.NodeOutput:  # fmt: skip
         config = fit_config(
             preset, keypoints, iterations, samples=samples, mean_rate=mean_rate, log_std_rate=log_std_rate,
-            gate_rate=gate_rate,
+            gate_rate=gate_rate, perceptual_weight=perceptual_weight,
         )  # fmt: skip
-        padded, sides, size = _padded(observation, vae)
+        padded, sides, size = pad_to_model(observation, vae)
 
         def fit(prior: HostPrior) -> tuple[HierarchicalPosterior, list[tuple[str, Tensor]]]:
             generator = torch.Generator().manual_seed(seed)
@@ -178,7 +182,7 @@ class SamplePosterior(io.ComfyNode):
                 "observation is not the one that the posterior was fitted to: connect that one, or fit again"
             )
         config = refine_config(guidance, steps, min(batch_size, num_samples))
-        padded, sides, size = _padded(observation, vae)
+        padded, sides, size = pad_to_model(observation, vae)
 
         def sample(prior: HostPrior) -> tuple[Tensor, Tensor]:
             generator = torch.Generator().manual_seed(seed)
@@ -194,14 +198,6 @@ class SamplePosterior(io.ComfyNode):
         if not pictures.isfinite().all():
             raise InputError(_NOT_FINITE)
         return io.NodeOutput({"samples": latents}, to_images(crop_to(pictures, *size)))
-
-
-def _padded(observation: Observation, vae) -> tuple[Observation, tuple[int, int], tuple[int, int]]:
-    """The observation of a picture of sides that the model takes, those sides, and the ones to crop back to."""
-    with torch.inference_mode(False):
-        padded = pad_observation(observation, picture_multiple(vae))
-    sides, size = (one.operator.picture_size(tuple(one.y.shape[2:])) for one in (padded, observation))
-    return padded, sides, size
 
 
 def _sheet(pixels) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from ..vipaint_ops.errors import InputError
@@ -44,7 +45,7 @@ def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> Fi
     Raises:
         InputError: keypoints that are no decreasing times in (0, 1].
     """
-    _check("preset", preset, FITS)
+    check_choice("preset", preset, FITS)
     changes = {name: value for name, value in given.items() if value}
     if times := parse_keypoints(keypoints):
         changes["keypoints"] = times
@@ -55,12 +56,16 @@ def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> Fi
 
 def refine_config(guidance: str, steps: int, batch_size: int) -> RefineConfig:
     """A refinement with the user's number of steps, or with its own for 0."""
-    _check("guidance", guidance, GUIDANCE)
+    check_choice("guidance", guidance, GUIDANCE)
     config = dataclasses.replace(GUIDANCE[guidance](), batch_size=batch_size)
     return dataclasses.replace(config, steps=steps) if steps else config
 
 
-def _check(name: str, value: str, choices: dict[str, Any]) -> None:
-    """Older ComfyUI lets any word pass for a choice."""
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Older ComfyUI lets any word pass for a choice.
+
+    Raises:
+        InputError: the value of the input ``name`` is none of ``choices``.
+    """
     if value not in choices:
         raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .workflow_graph import Node, Output, Workflow
-from .workflow_parts import embedded_guider, embedded_model, enlarge, prompted, sd15
+from .workflow_parts import embedded_guider, embedded_model, enlarge, prompted, sd15, sdxl, upscaled_by_model
 
 
 def embedded_deblur(flow: Workflow) -> None:
@@ -108,6 +110,87 @@ def sd15_deblur(flow: Workflow) -> None:
     flow.add("SaveImage", images=samples["images"], filename_prefix="vipaint/deblurred", muted=True)
 
 
+def sdxl_deblur(flow: Workflow) -> None:
+    """A blurred photograph with SDXL, in one node."""
+    flow.group("Read me")
+    flow.note(
+        "# Deblurring with SDXL\n\n"
+        "1. Load the blurred photograph, about 1024 pixels a side.\n"
+        "2. Describe it in the upper prompt.\n"
+        "3. Say how it was blurred: out of focus (*gaussian*, with its std in pixels), or moved (*motion*, with its "
+        "length and direction). Too strong a guess makes rings, too weak a one leaves blur.\n"
+        "4. Press **Run**. For a noisy photograph, connect *Estimate Noise Level* to **noise_level**."
+    )
+    _restored_photograph(flow, "VIPaintDeblur", sdxl, "vipaint/deblurred")
+
+
+def sdxl_super_resolve(flow: Workflow) -> None:
+    """A small picture with SDXL, in one node."""
+    flow.group("Read me")
+    flow.note(
+        "# Super-resolution with SDXL\n\n"
+        "1. Load a small picture, about 256 pixels a side: it comes out four times larger, as **factor** says.\n"
+        "2. Describe it in the upper prompt.\n"
+        "3. Press **Run** for four large pictures that would all look like it if they were made small. For a noisy "
+        "picture, connect *Estimate Noise Level* to **noise_level**."
+    )
+    _restored_photograph(flow, "VIPaintSuperResolve", sdxl, "vipaint/super_resolved")
+
+
+def embedded_restore_upscale(flow: Workflow) -> None:
+    """A blurred scene, restored, then enlarged by ComfyUI's own node."""
+    flow.group("Read me")
+    flow.note(
+        "# Restore, then upscale\n\n"
+        "Press **Run**: nothing needs to be downloaded. A blurred, noisy scene is restored by VIPaint, which knows how "
+        "it was spoilt, and what comes out is enlarged by ComfyUI's *Upscale Image*, which does not. The other order "
+        "would enlarge the blur."
+    )
+    model, label, scene = _clean_scene(flow)
+    flow.group("Degrade")
+    blur = flow.add("VIPaintObserveGaussianBlur", image=scene["image"], kernel_size=13, std=1.5)
+    degraded = flow.add("VIPaintDegradeImage", image=scene["image"], observation=blur["observation"])
+    flow.column()
+    seen = enlarge(flow, degraded["degraded"])
+    flow.add("PreviewImage", title="What is given", images=seen["IMAGE"])
+    flow.group("Restore")
+    conditions = {"positive": label["conditioning"], "negative": label["conditioning"]}
+    restored = flow.add(
+        "VIPaintDeblur", model=model["model"], **conditions, vae=model["vae"], image=degraded["degraded"],
+        kernel_size=13, std=1.5,
+    )  # fmt: skip
+    flow.group("Upscale")
+    size = {"upscale_method": "lanczos", "width": 256, "height": 256, "crop": "disabled"}
+    large = flow.add("ImageScale", image=restored["images"], **size)
+    flow.add("SaveImage", images=large["IMAGE"], filename_prefix="vipaint/restored_upscaled")
+
+
+def sd15_restore_upscale(flow: Workflow) -> None:
+    """A blurred photograph, restored with Stable Diffusion 1.5, then enlarged by an upscaling model."""
+    flow.group("Read me")
+    flow.note(
+        "# Restore, then upscale, with Stable Diffusion 1.5\n\n"
+        "1. Load the blurred photograph, about 512 pixels a side, and describe it in the upper prompt.\n"
+        "2. Say how it was blurred in *VIPaint Deblur*.\n"
+        "3. Press **Run**. Every restoration is enlarged four times: upscalers sharpen what is sharp already."
+    )
+    restored = _restored_photograph(flow, "VIPaintDeblur", sd15, None)
+    large = upscaled_by_model(flow, restored["images"])
+    flow.add("SaveImage", images=large["IMAGE"], filename_prefix="vipaint/restored_upscaled")
+
+
+def _restored_photograph(flow: Workflow, node: str, checkpoint: Callable[[Workflow], Node], prefix: str | None) -> Node:
+    """A photograph through one of the nodes that do it all, saved unless ``prefix`` is none."""
+    flow.group("Model, picture, prompt")
+    model, vae, picture, positive, negative = prompted(flow, checkpoint(flow))
+    flow.group("Restore")
+    inputs = {"model": model, "positive": positive, "negative": negative, "vae": vae, "image": picture["IMAGE"]}
+    restored = flow.add(node, **inputs, cfg=3.0)
+    if prefix:
+        flow.add("SaveImage", images=restored["images"], filename_prefix=prefix)
+    return restored
+
+
 def _clean_scene(flow: Workflow) -> tuple[Node, Node, Node]:
     flow.group("Model and picture")
     model, label = embedded_model(flow)
@@ -133,4 +216,13 @@ def _restored_and_compared(flow: Workflow, model: Node, label: Node, scene: Node
     flow.add("SaveImage", images=compared["sheet"], filename_prefix="vipaint/compared")
 
 
-DEGRADED = (embedded_deblur, embedded_super_resolve, old_photo, sd15_deblur)
+DEGRADED = (
+    embedded_deblur,
+    embedded_super_resolve,
+    old_photo,
+    sd15_deblur,
+    sdxl_deblur,
+    sdxl_super_resolve,
+    embedded_restore_upscale,
+    sd15_restore_upscale,
+)

@@ -10,9 +10,19 @@ import json
 from pathlib import Path
 
 from .degraded_workflows import DEGRADED
+from .sampler_workflows import SAMPLERS
 from .schema_snapshot import CORE_SNAPSHOT, SNAPSHOT
 from .workflow_graph import Node, Output, Workflow
-from .workflow_parts import add_fit, add_samples, embedded_scene, picture_and_prompts, prompted, sd15
+from .workflow_parts import (
+    add_fit,
+    add_samples,
+    embedded_scene,
+    picture_and_prompts,
+    prompted,
+    sd15,
+    sdxl,
+    upscaled_by_model,
+)
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
 
@@ -74,12 +84,7 @@ def sdxl_inpaint(flow: Workflow) -> None:
     """SDXL with a prompt, in one node."""
     _read_me(flow, "SDXL", "About 1024 pixels a side suit this model. It takes several times the memory of SD 1.5.")
     flow.group("Model, picture, prompt")
-    checkpoint = flow.add(
-        "CheckpointLoaderSimple",
-        ckpt_name="sd_xl_base_1.0.safetensors",
-        download="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
-    )
-    _save(flow, _inpaint(flow, *prompted(flow, checkpoint)))
+    _save(flow, _inpaint(flow, *prompted(flow, sdxl(flow))))
 
 
 def sd35_inpaint(flow: Workflow) -> None:
@@ -151,14 +156,7 @@ def upscale_after(flow: Workflow) -> None:
     _read_me(flow, "an upscaler behind", "Every completion is enlarged four times after the hole was filled.")
     flow.group("Model, picture, prompt")
     inpaint = _inpaint(flow, *prompted(flow, sd15(flow)))
-    flow.group("Upscale")
-    upscaler = flow.add(
-        "UpscaleModelLoader",
-        model_name="RealESRGAN_x4plus.safetensors",
-        download="https://huggingface.co/Comfy-Org/Real-ESRGAN_repackaged/resolve/main/RealESRGAN_x4plus.safetensors",
-    )
-    flow.column()
-    enlarged = flow.add("ImageUpscaleWithModel", upscale_model=upscaler["UPSCALE_MODEL"], image=inpaint["images"])
+    enlarged = upscaled_by_model(flow, inpaint["images"])
     flow.add("SaveImage", images=enlarged["IMAGE"], filename_prefix="vipaint/upscaled")
 
 
@@ -204,6 +202,7 @@ ALL = (
     lora_controlnet,
     upscale_after,
     *DEGRADED,
+    *SAMPLERS,
 )
 
 

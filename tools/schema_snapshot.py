@@ -27,18 +27,24 @@ FOLDER = Path(__file__).parent.parent / "tests" / "nodes"
 SNAPSHOT, CORE_SNAPSHOT = FOLDER / "schemas.json", FOLDER / "core_schemas.json"
 CATEGORY = "VIPaint"
 CORE_NODES = (
+    "BasicScheduler",
     "CFGGuider",
     "CheckpointLoaderSimple",
     "CLIPTextEncode",
     "ControlNetApplyAdvanced",
     "ControlNetLoader",
+    "ImageBatch",
+    "ImagePadForOutpaint",
     "ImageScale",
     "ImageUpscaleWithModel",
     "LoadImage",
     "LoraLoader",
     "PreviewImage",
+    "RandomNoise",
+    "SamplerCustomAdvanced",
     "SaveImage",
     "UpscaleModelLoader",
+    "VAEDecode",
 )
 WIDGET_TYPES = ("BOOLEAN", "COMBO", "FLOAT", "INT", "STRING")
 """Inputs of these types have a value of their own; all others need a link."""

@@ -87,6 +87,25 @@ def sd15(flow: Workflow) -> Node:
     return flow.add("CheckpointLoaderSimple", ckpt_name=name, download=address)
 
 
+def sdxl(flow: Workflow) -> Node:
+    """SDXL."""
+    name = "sd_xl_base_1.0.safetensors"
+    address = f"https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/{name}"
+    return flow.add("CheckpointLoaderSimple", ckpt_name=name, download=address)
+
+
+def upscaled_by_model(flow: Workflow, image: Output) -> Node:
+    """An upscaling model behind a picture."""
+    flow.group("Upscale")
+    upscaler = flow.add(
+        "UpscaleModelLoader",
+        model_name="RealESRGAN_x4plus.safetensors",
+        download="https://huggingface.co/Comfy-Org/Real-ESRGAN_repackaged/resolve/main/RealESRGAN_x4plus.safetensors",
+    )
+    flow.column()
+    return flow.add("ImageUpscaleWithModel", upscale_model=upscaler["UPSCALE_MODEL"], image=image)
+
+
 def picture_and_prompts(flow: Workflow, clip: Output) -> tuple[Node, Node, Node]:
     """A picture to load, and two prompts."""
     picture = flow.add("LoadImage", image="example.png")

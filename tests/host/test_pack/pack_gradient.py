@@ -30,7 +30,7 @@ def compare(function, x, step):
 
 
 class TestPackGradient:
-    """Reports the derivatives of denoiser and decoder, through the pack, at time ``t``."""
+    """Reports the derivatives of denoiser, decoder and encoder, through the pack, at time ``t``."""
 
     CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = CATEGORY, "compare", (), True
 
@@ -55,10 +55,12 @@ class TestPackGradient:
             times = torch.full((batch,), t)
             with torch.no_grad():
                 z0 = prior.denoise(z, times)
+                picture = prior.decode(z0)
             return {
                 "denoiser": compare(lambda v: prior.denoise(v, times), z, step),
                 # Kinks of the ReLUs in a small decoder lie close together.
                 "decoder": compare(prior.decode, z0, step / 10),
+                "encoder": compare(prior.encode, picture, step / 10),
             }
 
         report = _host().with_host_prior(guider, vae, (height, width), work, rows=batch, checkpointing=checkpointing)

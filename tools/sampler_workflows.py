@@ -1,0 +1,281 @@
+"""The example workflows of the sampling methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .workflow_graph import Node, Output, Workflow
+from .workflow_parts import embedded_guider, embedded_model, embedded_scene, enlarge, prompted, sd15
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What samplers are connected to."""
+
+    model: Output
+    vae: Output
+    guider: Output
+    observation: Output
+
+
+_FOUR = {
+    "CoPaint": ("VIPaintCoPaintSampler", {"preset": "fast"}),
+    "DPS": ("VIPaintDPSSampler", {}),
+    "RePaint": ("VIPaintRePaintSampler", {"travel_visits": 3}),
+    "Blended": ("VIPaintBlendedSampler", {}),
+}
+_OTHERS = {
+    "PiGDM": ("VIPaintPiGDMSampler", {}),
+    "Kalman": ("VIPaintKalmanSampler", {}),
+    "PSLD": ("VIPaintPSLDSampler", {}),
+    "ReSample": ("VIPaintReSampleSampler", {"preset": "inpainting"}),
+    "RED-diff": ("VIPaintREDDiffSampler", {}),
+    "DDNM": ("VIPaintDDNMSampler", {}),
+}
+
+
+def embedded_copaint_inpaint(flow: Workflow) -> None:
+    """CoPaint as a sampler, on the model that is shipped."""
+    flow.group("Read me")
+    flow.note(
+        "# CoPaint: a method as a sampler\n\n"
+        "Press **Run**: nothing needs to be downloaded. *CoPaint Sampler* goes into the core node "
+        "*SamplerCustomAdvanced*, like any other sampler; another method is another node in its place.\n\n"
+        "- **Steps** are those of *BasicScheduler*, **samples** those of *Empty Latent for Observation*.\n"
+        "- Its help page (select it, press **?**) says which method suits when, and what each costs."
+    )
+    model, scene, observation, guider = embedded_scene(flow)
+    given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
+    flow.group("CoPaint")
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast")
+    _composited(flow, _sampled(flow, given, method, steps=100, samples=4), scene["image"], scene["mask"])
+
+
+def embedded_copaint_outpaint(flow: Workflow) -> None:
+    """CoPaint with time travel: a scene around its middle, on the model that is shipped."""
+    flow.group("Read me")
+    flow.note(
+        "# Outpainting with CoPaint-TT\n\n"
+        "Press **Run**. The middle of a scene is known; all around it is drawn four times. *time travel* goes through "
+        "every ten steps twice, and so joins the new part with the old.\n\n"
+        "Change **border** in *Make Mask* for more or less of the scene."
+    )
+    flow.group("Model and picture")
+    model, label = embedded_model(flow)
+    scene = flow.add("VIPaintDemoScene")
+    mask = flow.add("VIPaintMakeMask", width=64, height=64, kind="outpaint border", border=16)
+    flow.group("What is known")
+    guider = embedded_guider(flow, model, label)
+    observation = flow.add("VIPaintObserveInpaint", image=scene["image"], mask=mask["mask"], noise_level=0.02)
+    given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
+    flow.group("CoPaint-TT")
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="time travel")
+    _composited(flow, _sampled(flow, given, method, steps=50, samples=4), scene["image"], mask["mask"])
+
+
+def embedded_copaint_super_resolve(flow: Workflow) -> None:
+    """A scene of 16 pixels, enlarged four times by CoPaint."""
+    flow.group("Read me")
+    flow.note(
+        "# Super-resolution with CoPaint\n\n"
+        "Press **Run**. A scene is made four times smaller, and enlarged again in four ways, compared with what it "
+        "was. *residual / noise* near 1 says that one, made small again, explains what was given."
+    )
+    flow.group("Model and picture")
+    model, label = embedded_model(flow)
+    scene = flow.add("VIPaintDemoScene")
+    flow.group("Make it small")
+    size = {"upscale_method": "area", "width": 16, "height": 16, "crop": "disabled"}
+    reduced = flow.add("ImageScale", title="A picture of the small size", image=scene["image"], **size)
+    smaller = flow.add("VIPaintObserveSuperResolution", image=reduced["IMAGE"], kind="average", noise_level=0.02)
+    small = flow.add("VIPaintDegradeImage", image=scene["image"], observation=smaller["observation"])
+    flow.column()
+    seen = enlarge(flow, small["degraded"])
+    flow.add("PreviewImage", title="What is given", images=seen["IMAGE"])
+    guider = embedded_guider(flow, model, label)
+    given = _Given(model["model"], model["vae"], guider["GUIDER"], small["degraded_observation"])
+    flow.group("CoPaint")
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast")
+    _compared(flow, given, [_sampled(flow, given, method, steps=50, samples=4)], scene["image"])
+
+
+def embedded_methods(flow: Workflow) -> None:
+    """Four methods side by side on one picture, and the others muted, on the model that is shipped."""
+    flow.group("Read me")
+    flow.note(
+        "# Methods side by side\n\n"
+        "Press **Run**: one scene without its right half, restored by four methods from the same noise in the same 100 "
+        "steps, on one sheet with their numbers.\n\n"
+        "The six others are muted: select the nodes of their group and press Ctrl+M. PSLD, Kalman and ReSample take a "
+        "few minutes.\n\n"
+        "Equal steps are not equal work, and not every method's published number; the table in each sampler's help "
+        "page has both."
+    )
+    model, scene, observation, guider = embedded_scene(flow)
+    given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
+    _side_by_side(flow, given, _FOUR, scene["image"], steps=100)
+    _side_by_side(flow, given, _OTHERS, scene["image"], steps=100, muted=True)
+
+
+def sd15_copaint_inpaint(flow: Workflow) -> None:
+    """CoPaint with Stable Diffusion 1.5."""
+    flow.group("Read me")
+    flow.note(
+        "# Inpainting with CoPaint and Stable Diffusion 1.5\n\n"
+        "1. Load your picture in *Load Image*, 512 to 768 pixels a side, right-click it, *Open in MaskEditor*, and "
+        "paint the hole.\n"
+        "2. Describe the **whole** picture in the upper prompt.\n"
+        "3. Press **Run**.\n\n"
+        "Short of memory: *batch_size* 1 and *checkpointing* on. Without gradients (GGUF, fp8 *fast*): *RePaint "
+        "Sampler* in the place of *CoPaint Sampler*."
+    )
+    flow.group("Model, picture, prompt")
+    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
+    given = _observed(flow, model, vae, positive, negative, picture["IMAGE"], picture["MASK"])
+    flow.group("CoPaint")
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast")
+    sampled = _sampled(flow, given, method, steps=100, samples=2)
+    _composited(flow, sampled, picture["IMAGE"], picture["MASK"], small=False)
+
+
+def sd15_copaint_outpaint(flow: Workflow) -> None:
+    """CoPaint with time travel around a photograph, with Stable Diffusion 1.5."""
+    flow.group("Read me")
+    flow.note(
+        "# Outpainting with CoPaint-TT and Stable Diffusion 1.5\n\n"
+        "1. Load your picture in *Load Image*, 384 to 512 pixels a side.\n"
+        "2. Say in *Pad Image for Outpainting* how far it goes on; *feathering* stays 0.\n"
+        "3. Describe the **whole** picture in the upper prompt.\n"
+        "4. Press **Run**. Time travel takes twice as long as plain CoPaint, and joins old and new better."
+    )
+    flow.group("Model, picture, prompt")
+    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
+    padded = flow.add("ImagePadForOutpaint", image=picture["IMAGE"], left=128, top=0, right=128, bottom=0, feathering=0)
+    given = _observed(flow, model, vae, positive, negative, padded["IMAGE"], padded["MASK"])
+    flow.group("CoPaint-TT")
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="time travel")
+    sampled = _sampled(flow, given, method, steps=100, samples=2)
+    _composited(flow, sampled, padded["IMAGE"], padded["MASK"], small=False)
+
+
+def sd15_copaint_super_resolve(flow: Workflow) -> None:
+    """CoPaint enlarges a small photograph, with Stable Diffusion 1.5."""
+    flow.group("Read me")
+    flow.note(
+        "# Super-resolution with CoPaint and Stable Diffusion 1.5\n\n"
+        "1. Load a small picture in *Load Image*, about 128 pixels a side: the restored one is four times as large.\n"
+        "2. Describe it in the upper prompt.\n"
+        "3. Press **Run**.\n\n"
+        "*kind* says how it was made small: bicubic as image editors do, average as sensors do."
+    )
+    flow.group("Model, picture, prompt")
+    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
+    flow.group("What is known")
+    observation = flow.add("VIPaintObserveSuperResolution", image=picture["IMAGE"])
+    guider = flow.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0)
+    given = _Given(model, vae, guider["GUIDER"], observation["observation"])
+    flow.group("CoPaint")
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast")
+    restored = _sampled(flow, given, method, steps=100, samples=2)
+    flow.add("SaveImage", images=restored, filename_prefix="vipaint/super_resolved")
+
+
+def sd15_methods(flow: Workflow) -> None:
+    """Four methods side by side on one photograph, with Stable Diffusion 1.5."""
+    flow.group("Read me")
+    flow.note(
+        "# Methods side by side, with Stable Diffusion 1.5\n\n"
+        "1. Load a whole picture in *Load Image*, 512 pixels a side, and paint the part to hide as its mask.\n"
+        "2. Describe it in the upper prompt.\n"
+        "3. Press **Run**: four methods restore it from the same noise in the same 100 steps, on one sheet with their "
+        "numbers, beside the original."
+    )
+    flow.group("Model, picture, prompt")
+    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
+    given = _observed(flow, model, vae, positive, negative, picture["IMAGE"], picture["MASK"])
+    _side_by_side(flow, given, _FOUR, picture["IMAGE"], steps=100)
+
+
+def _observed(
+    flow: Workflow, model: Output, vae: Output, positive: Output, negative: Output, image: Output, mask: Output
+) -> _Given:
+    flow.group("What is known")
+    observation = flow.add("VIPaintObserveInpaint", image=image, mask=mask)
+    guider = flow.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0)
+    return _Given(model, vae, guider["GUIDER"], observation["observation"])
+
+
+def _method(flow: Workflow, given: _Given, name: str, **settings: Any) -> Node:
+    return flow.add(name, observation=given.observation, vae=given.vae, **settings)
+
+
+def _sampled(flow: Workflow, given: _Given, method: Node, steps: int, samples: int) -> Output:
+    """Decoded samples of one method."""
+    start = _start(flow, given, steps, samples)
+    flow.column()
+    return _run(flow, given, method, start)
+
+
+def _start(flow: Workflow, given: _Given, steps: int, samples: int, muted: bool = False) -> dict[str, Output]:
+    sigmas = flow.add("BasicScheduler", model=given.model, scheduler="simple", steps=steps, denoise=1.0, muted=muted)
+    noise = flow.add("RandomNoise", noise_seed=0, muted=muted)
+    latent = flow.add(
+        "VIPaintEmptyLatent", observation=given.observation, vae=given.vae, num_samples=samples, muted=muted
+    )
+    return {"sigmas": sigmas["SIGMAS"], "noise": noise["NOISE"], "latent_image": latent["latent"]}
+
+
+def _run(flow: Workflow, given: _Given, method: Node, start: dict[str, Output], muted: bool = False) -> Output:
+    sampled = flow.add("SamplerCustomAdvanced", guider=given.guider, sampler=method["sampler"], **start, muted=muted)
+    return flow.add("VAEDecode", samples=sampled["output"], vae=given.vae, muted=muted)["IMAGE"]
+
+
+def _composited(flow: Workflow, images: Output, original: Output, mask: Output, small: bool = True) -> None:
+    composited = flow.add("VIPaintCompositeObserved", images=images, original=original, mask=mask)["composited"]
+    if small:
+        composited = enlarge(flow, composited)["IMAGE"]
+    flow.column()
+    flow.add("SaveImage", images=composited, filename_prefix="vipaint/copaint")
+
+
+def _side_by_side(
+    flow: Workflow, given: _Given, methods: dict[str, tuple[str, dict[str, Any]]], original: Output, steps: int,
+    muted: bool = False,
+) -> None:  # fmt: skip
+    """One sample of each method, and their sheet."""
+    flow.group("Four methods" if not muted else "Six others (muted)", below=muted)
+    start = _start(flow, given, steps, 1, muted)
+    results = []
+    for name, settings in methods.values():
+        flow.column()
+        method = _method(flow, given, name, **settings, muted=muted)
+        results.append(_run(flow, given, method, start, muted))
+    _compared(flow, given, results, original, "\n".join(methods), muted)
+
+
+def _compared(
+    flow: Workflow, given: _Given, results: Sequence[Output], original: Output, names: str = "", muted: bool = False
+) -> None:
+    flow.column()
+    images = results[0]
+    for more in results[1:]:
+        images = flow.add("ImageBatch", image1=images, image2=more, muted=muted)["IMAGE"]
+    compared = flow.add(
+        "VIPaintCompare", images=images, original=original, observation=given.observation, names=names, muted=muted
+    )
+    flow.column()
+    flow.add("SaveImage", images=compared["sheet"], filename_prefix="vipaint/methods", muted=muted)
+
+
+SAMPLERS = (
+    embedded_copaint_inpaint,
+    embedded_copaint_outpaint,
+    embedded_copaint_super_resolve,
+    embedded_methods,
+    sd15_copaint_inpaint,
+    sd15_copaint_outpaint,
+    sd15_copaint_super_resolve,
+    sd15_methods,
+)
