@@ -9,6 +9,7 @@ to the training scenes, beside reconstructions of held-out scenes, which lie as 
 from __future__ import annotations
 
 import argparse
+import math
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from tqdm import tqdm
 from tools import scene_checker, scenes
 from tools.train_prior import HELD_OUT_SEED, TRAIN_SCENES, TRAIN_SEED
 from vipaint_ops import load_embedded_prior, metrics
-from vipaint_ops.ancestral import time_grid
+from vipaint_ops.ancestral import even_times, pure_noise
+from vipaint_ops.noise import NoiseStreams
 from vipaint_ops.plots import contact_sheet
 from vipaint_ops.prior import CountedPrior
 from vipaint_ops.schedule import CLEAN, reverse_mean
@@ -27,13 +29,14 @@ from vipaint_ops.schedule import CLEAN, reverse_mean
 
 @torch.no_grad()
 def unconditional(prior, count: int, steps: int, seed: int = 0) -> Tensor:
-    """DDIM samples (eta 0), even in log-SNR, decoded: ``[count, 3, 64, 64]``."""
-    counted = CountedPrior(prior)
-    times = time_grid(prior.schedule, 1.0, prior.schedule.time_at_ratio(0.05), steps)
+    """Ancestral samples (eta 1), even in time, decoded: ``[count, 3, 64, 64]``."""
+    counted, streams = CountedPrior(prior), NoiseStreams(seed, range(count))
+    times = even_times(1.0, steps)
     levels = [prior.schedule.level(t) for t in times] + [CLEAN]
-    z = levels[0].sigma * torch.randn(count, *prior.latent_shape, generator=torch.Generator().manual_seed(seed))
+    z = pure_noise(counted, times[0], streams)
     for i, t in enumerate(times):
-        z, _ = reverse_mean(z, counted.denoise(z, t), levels[i + 1], levels[i], eta=0.0)
+        mean, variance = reverse_mean(z, counted.denoise(z, t), levels[i + 1], levels[i])
+        z = mean + math.sqrt(variance) * streams.normal(z)
     return prior.decode(z)
 
 
@@ -67,7 +70,7 @@ def row(name: str, images: np.ndarray, nearest: np.ndarray) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--sheet", help="also write a sheet of 40 samples to this PNG")
     arguments = parser.parse_args()
     prior = load_embedded_prior()
@@ -79,7 +82,7 @@ def main() -> None:
     print(f"autoencoder: {psnr.mean():.2f} dB mean, {psnr.min():.2f} dB worst of {len(psnr)} held-out scenes")
     samples = torch.cat([unconditional(prior, 50, arguments.steps, s) for s in range(arguments.samples // 50)])
     diverged = (~samples.isfinite() | (samples.abs() > 1.5)).flatten(1).any(1)
-    print(f"{len(samples)} unconditional samples, DDIM {arguments.steps} steps: {int(diverged.sum())} diverged")
+    print(f"{len(samples)} unconditional samples, {arguments.steps} ancestral steps: {int(diverged.sum())} diverged")
     if arguments.sheet:
         sheet = contact_sheet([("", s) for s in samples[:40].clamp(-1, 1)], columns=8, scale=2)
         Image.fromarray(sheet).save(arguments.sheet)

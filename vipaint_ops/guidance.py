@@ -40,9 +40,9 @@ class GuidanceConfig:
     """
 
     dps_scale: float = 1.0
-    solver_iterations: int = 5
-    spread_iterations: int = 4
-    spread_above: float = 0.25
+    solver_iterations: int = 3
+    spread_iterations: int = 2
+    spread_above: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,17 @@ def dps(prior, observation, z, t, s, streams, config) -> Guided:
 
 
 def pseudo_inverse(prior, observation, z, t, s, streams, config) -> Guided:
-    """PiGDM (eq. 6-8): S taken as r^2 A A^T + sigma_y^2 with one variance r^2 for every latent."""
+    """PiGDM (eq. 6-8): S taken as r^2 A A^T + sigma_y^2 with one variance r^2 for every latent.
+
+    Where n pixels share k latents the decoder's J J^T has k eigenvalues, n / k times its mean diagonal entry, and no
+    others: S is taken with those.
+    """
     model = _Linearised(prior, observation, z, t)
     level = prior.schedule.level(t)
     variance = clean_variance(level, prior.data_std)
     gain = decoder_gain(prior, model.z0, model.picture, variance**0.5, streams)
-    seen = observation.operator.squared((variance * gain).expand_as(model.picture))
+    shared = max(1.0, model.picture[0].numel() / model.z0[0].numel())
+    seen = observation.operator.squared((shared * variance * gain).expand_as(model.picture))
     model.root = root_weights(prior, observation, model.z0, model.picture, level, streams)
     return Guided(
         model.z0, model.z0 + model.gain_times(model.residual / (model.root**2 * seen + observation.noise_std**2))

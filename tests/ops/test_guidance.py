@@ -24,7 +24,7 @@ from vipaint_ops.schedule import CLEAN, posterior
 DOUBLE = torch.float64
 VP, FLOW = NoiseSchedule.scaled_linear(0.0015, 0.0195), NoiseSchedule.rectified_flow()
 SHAPE, SIZE = (2, 2, 3), 12
-EXACT = GuidanceConfig(solver_iterations=SIZE, spread_iterations=SIZE)
+EXACT = GuidanceConfig(solver_iterations=SIZE, spread_iterations=SIZE, spread_above=0.0)
 STILL = dataclasses.replace(EXACT, spread_iterations=0)
 
 both_schedules = pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])

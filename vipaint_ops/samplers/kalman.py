@@ -20,7 +20,7 @@ from .config import SamplerConfig
 class KalmanConfig(SamplerConfig):
     """``steps`` reverse steps, even in log-SNR; ``settings`` of the correction."""
 
-    steps: int = 16
+    steps: int = 32
     settings: GuidanceConfig = field(default_factory=GuidanceConfig)
 
     def _spread(self, prior: DiffusionPrior, start: float) -> list[float]:

@@ -49,7 +49,7 @@ class FitConfig:
     """
 
     keypoints: tuple[float, ...] | None = None
-    keypoint_ratios: tuple[float, ...] = (9.0, 4.0)
+    keypoint_ratios: tuple[float, ...] = (13.0, 8.0)
     iterations: int = 50
     samples: int = 4
     mean_rate: float = 0.05

@@ -40,7 +40,7 @@ class RefineConfig:
     """
 
     guidance: str = "kalman"
-    steps: int = 12
+    steps: int = 28
     eta: float = 1.0
     batch_size: int = 8
     settings: GuidanceConfig = field(default_factory=GuidanceConfig)
