@@ -10,7 +10,6 @@ from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.likelihood import StudentT
 from ..vipaint_ops.noise_level import covering_level, noise_level
 from ..vipaint_ops.observation import Observation
-from .observe import observation_output
 from .pictures import images, observed, pictures, single_picture
 from .sockets import ObservationSocket, output
 
@@ -97,12 +96,14 @@ class RobustLikelihood(io.ComfyNode):
                     "observation", tooltip="From an Observe node. Its noise level is that of the pixels that are right."
                 ),
                 io.Float.Input(
-                    "degrees", default=1.0, min=0.5, max=100.0, step=0.5, round=0.01,
+                    "degrees", default=2.0, min=0.5, max=100.0, step=0.5, round=0.01,
                     tooltip="Degrees of freedom of Student's t. Fewer expect more wrong pixels; 100 is nearly "
                     "Gaussian.",
                 ),
             ],
-            outputs=[observation_output()],
+            outputs=[
+                output(ObservationSocket, "robust_observation", "For Fit Posterior and Sample Posterior, both of them.")
+            ],
         )  # fmt: skip
 
     @classmethod

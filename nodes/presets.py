@@ -23,7 +23,7 @@ GUIDANCE = {
     "published v2": RefineConfig.published_v2,
 }
 GUIDANCE_OF_FIT = {name: name if name in GUIDANCE else "kalman" for name in FITS}
-STEPS_OF_FIT = {"fast": 8}
+STEPS_OF_FIT = {"fast": 16}
 
 
 def parse_keypoints(text: str) -> tuple[float, ...] | None:

@@ -211,11 +211,11 @@ class KalmanSampler(MethodNode):
     def widgets(cls):
         return [
             io.Int.Input(
-                "solver_iterations", default=5, min=1, max=50,
+                "solver_iterations", default=3, min=1, max=50,
                 tooltip="Backward passes a step with which the observation is solved for.",
             ),
             io.Int.Input(
-                "spread_iterations", default=4, min=0, max=50,
+                "spread_iterations", default=2, min=0, max=50,
                 tooltip="Backward passes a step with which what the observation leaves open is drawn. 0: samples are "
                 "too alike.",
             ),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from .workflow_graph import Node, Output, Workflow
 from .workflow_parts import embedded_guider, embedded_model, enlarge, prompted, sd15, sdxl, upscaled_by_model
 
@@ -119,9 +117,10 @@ def sdxl_deblur(flow: Workflow) -> None:
         "2. Describe it in the upper prompt.\n"
         "3. Say how it was blurred: out of focus (*gaussian*, with its std in pixels), or moved (*motion*, with its "
         "length and direction). Too strong a guess makes rings, too weak a one leaves blur.\n"
-        "4. Press **Run**. For a noisy photograph, connect *Estimate Noise Level* to **noise_level**."
+        "4. Press **Run**. *Estimate Noise Level* sets the noise level: that of the picture, and what the VAE cannot "
+        "reproduce of it."
     )
-    _restored_photograph(flow, "VIPaintDeblur", sdxl, "vipaint/deblurred")
+    _sdxl_restored(flow, "VIPaintDeblur", "vipaint/deblurred", noise_of_vae=True)
 
 
 def sdxl_super_resolve(flow: Workflow) -> None:
@@ -131,10 +130,10 @@ def sdxl_super_resolve(flow: Workflow) -> None:
         "# Super-resolution with SDXL\n\n"
         "1. Load a small picture, about 256 pixels a side: it comes out four times larger, as **factor** says.\n"
         "2. Describe it in the upper prompt.\n"
-        "3. Press **Run** for four large pictures that would all look like it if they were made small. For a noisy "
-        "picture, connect *Estimate Noise Level* to **noise_level**."
+        "3. Press **Run** for four large pictures that would all look like it if they were made small. *Estimate "
+        "Noise Level* sets the noise level."
     )
-    _restored_photograph(flow, "VIPaintSuperResolve", sdxl, "vipaint/super_resolved")
+    _sdxl_restored(flow, "VIPaintSuperResolve", "vipaint/super_resolved", noise_of_vae=False)
 
 
 def embedded_restore_upscale(flow: Workflow) -> None:
@@ -171,24 +170,35 @@ def sd15_restore_upscale(flow: Workflow) -> None:
     flow.note(
         "# Restore, then upscale, with Stable Diffusion 1.5\n\n"
         "1. Load the blurred photograph, about 512 pixels a side, and describe it in the upper prompt.\n"
-        "2. Say how it was blurred in *VIPaint Deblur*.\n"
+        "2. Say how it was blurred in *Observe: Gaussian Blur*, or put another *Observe* node in its place. *Estimate "
+        "Noise Level* sets its noise level. *Robust Likelihood*, muted, lets a few pixels be wrong, at a cost.\n"
         "3. Press **Run**. Every restoration is enlarged four times: upscalers sharpen what is sharp already."
     )
-    restored = _restored_photograph(flow, "VIPaintDeblur", sd15, None)
+    flow.group("Model, picture, prompt")
+    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
+    flow.group("What is known")
+    noise = flow.add("VIPaintEstimateNoiseLevel", image=picture["IMAGE"], vae=vae)
+    blur = flow.add("VIPaintObserveGaussianBlur", image=picture["IMAGE"], noise_level=noise["noise_level"])
+    flow.add("VIPaintRobustLikelihood", observation=blur["observation"], muted=True)
+    guider = flow.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0)
+    flow.group("Restore")
+    given = {"guider": guider["GUIDER"], "vae": vae, "observation": blur["observation"]}
+    posterior = flow.add("VIPaintFitPosterior", **given)
+    flow.column()
+    restored = flow.add("VIPaintSamplePosterior", posterior=posterior["posterior"], **given)
     large = upscaled_by_model(flow, restored["images"])
     flow.add("SaveImage", images=large["IMAGE"], filename_prefix="vipaint/restored_upscaled")
 
 
-def _restored_photograph(flow: Workflow, node: str, checkpoint: Callable[[Workflow], Node], prefix: str | None) -> Node:
-    """A photograph through one of the nodes that do it all, saved unless ``prefix`` is none."""
+def _sdxl_restored(flow: Workflow, node: str, prefix: str, noise_of_vae: bool) -> None:
     flow.group("Model, picture, prompt")
-    model, vae, picture, positive, negative = prompted(flow, checkpoint(flow))
+    model, vae, picture, positive, negative = prompted(flow, sdxl(flow))
     flow.group("Restore")
+    noise = flow.add("VIPaintEstimateNoiseLevel", image=picture["IMAGE"], **({"vae": vae} if noise_of_vae else {}))
+    flow.column()
     inputs = {"model": model, "positive": positive, "negative": negative, "vae": vae, "image": picture["IMAGE"]}
-    restored = flow.add(node, **inputs, cfg=3.0)
-    if prefix:
-        flow.add("SaveImage", images=restored["images"], filename_prefix=prefix)
-    return restored
+    restored = flow.add(node, **inputs, cfg=3.0, noise_level=noise["noise_level"])
+    flow.add("SaveImage", images=restored["images"], filename_prefix=prefix)
 
 
 def _clean_scene(flow: Workflow) -> tuple[Node, Node, Node]:

@@ -96,7 +96,10 @@ class Workflow:
         widgets = [slot for slot in schema["inputs"] if slot["type"] in WIDGET_TYPES]
         values: list[Any] = []
         for widget in widgets:
-            values.append(inputs.pop(widget["name"]) if widget["name"] in inputs else _default(widget))
+            given = inputs.get(widget["name"])
+            values.append(
+                _default(widget) if given is None or isinstance(given, Output) else inputs.pop(widget["name"])
+            )
             values += ["fixed"] * bool(widget.get("control_after_generate"))
             values += ["image"] * bool(widget.get("image_upload"))
         height = _MARGIN + _SLOT * max(len(sockets), len(schema["outputs"])) + _WIDGET * len(values)
@@ -105,7 +108,11 @@ class Workflow:
         entry["outputs"] = [output | {"links": []} for output in schema["outputs"]]
         # The browser's order: sockets, then a socket for every widget.
         entry["inputs"] = [self._socket(slot, inputs, entry["id"], position) for position, slot in enumerate(sockets)]
-        entry["inputs"] += [_widget_socket(widget) for widget in widgets]
+        for position, widget in enumerate(widgets, len(sockets)):
+            socket = _widget_socket(widget)
+            if widget["name"] in inputs:
+                socket["link"] = self._link(inputs.pop(widget["name"]), entry["id"], position)
+            entry["inputs"].append(socket)
         entry["widgets_values"] = values
         if inputs:
             raise KeyError(f"{type} has no inputs {', '.join(inputs)}")
@@ -157,11 +164,14 @@ class Workflow:
             entry["shape"] = 7
             if slot["name"] not in inputs:
                 return entry
-        source: Output = inputs.pop(slot["name"])
-        entry["link"] = len(self._links) + 1
-        self._links.append([entry["link"], source.node["id"], source.slot, node, position, source.type])
-        source.node["outputs"][source.slot]["links"].append(entry["link"])
+        entry["link"] = self._link(inputs.pop(slot["name"]), node, position)
         return entry
+
+    def _link(self, source: Output, node: int, position: int) -> int:
+        number = len(self._links) + 1
+        self._links.append([number, source.node["id"], source.slot, node, position, source.type])
+        source.node["outputs"][source.slot]["links"].append(number)
+        return number
 
 
 def _default(widget: dict[str, Any]) -> Any:

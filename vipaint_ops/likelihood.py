@@ -67,12 +67,12 @@ class StudentT:
         InputError: ``degrees`` is not positive.
     """
 
-    degrees: float = 1.0
+    degrees: float = 2.0
     robust: ClassVar[bool] = True
 
     def __post_init__(self):
         if not (math.isfinite(self.degrees) and self.degrees > 0):
-            raise InputError(f"degrees is {self.degrees}; it must be positive (1 suits a few wrong pixels)")
+            raise InputError(f"degrees is {self.degrees}; it must be positive (2 suits a few wrong pixels)")
 
     def log_prob(self, residual: Tensor, variance: Tensor) -> Tensor:
         degrees = self.degrees

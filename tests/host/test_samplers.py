@@ -242,6 +242,22 @@ def test_an_interrupt_leaves_nothing_behind(sampling, client):
     assert state() | {"requires_grad": 0} == before | {"requires_grad": 0}
 
 
+def test_two_methods_on_one_sheet(sampling, client):
+    given = sampling()
+    latent, graph = given.latent(1), given.graph
+    images = [
+        graph.add("VAEDecode", samples=given.run(given.method(name), latent)[0], vae=given.vae)[0] for name in REPLACING
+    ]
+    both = graph.add("ImageBatch", image1=images[0], image2=images[1])
+    compared = graph.add("VIPaintCompare", images=both[0], original=given.image[0], names="RePaint\nBlended")
+    text, sheet = graph.add("PreviewAny", source=compared[0]), graph.add("TestSaveTensor", image=compared[1])
+    run = client.run(graph)
+    assert [line.split("  ")[0] for line in run.outputs[text.id]["text"][0].splitlines()[1:3]] == [
+        "1 RePaint", "2 Blended",
+    ]  # fmt: skip
+    assert client.tensor(run, sheet).shape[0] == 1
+
+
 def test_sides_that_the_model_does_not_take(client, scene):
     cut = scene[:58, :61]
     given = Sampling(client, with_hole(cut, right_half(cut)), hole="sampled_cut.png")

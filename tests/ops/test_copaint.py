@@ -119,6 +119,7 @@ def test_an_objective_that_is_not_a_number_leaves_the_latent_where_it_is():
 @both_schedules
 @pytest.mark.parametrize("kind", ["hole", "average", "matrix"])
 def test_the_mismatch_falls_towards_zero(schedule, kind):
+    """Slowly while there is little signal, then to nothing; the observation's noise does not stop it."""
     observation = observe()
     if kind == "average":
         observation = Observation(draw(1, 2, 1, 2, seed=5), operators.SuperResolution(2, "average"), 0.1)

@@ -9,6 +9,7 @@ from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
 from vipaint_ops import InputError, Observation, operators, samplers
 from vipaint_ops.analytic import GaussianMixturePrior
 from vipaint_ops.guidance import GuidanceConfig
+from vipaint_ops.likelihood import StudentT
 from vipaint_ops.samplers import (
     BlendedConfig,
     CoPaintConfig,
@@ -126,6 +127,17 @@ def test_given_times_replace_the_steps(name, schedule):
     for wrong in ((), (0.5, 0.5), (0.3, 0.5), (1.5, 0.5), (0.5, 0.0)):
         with pytest.raises(InputError, match="times are"):
             sample(name, prior, 2, times=wrong)
+
+
+@every_sampler
+def test_robust_noise_is_used_or_refused(name):
+    observation = observe()
+    robust = Observation(observation.y, observation.operator, observation.noise_std, StudentT())
+    if name in ("dps", "kalman", "pigdm"):
+        assert (sample(name, prior_of(), 2, observation=robust).latents != sample(name, prior_of(), 2).latents).any()
+    else:
+        with pytest.raises(InputError, match="takes noise as Gaussian"):
+            sample(name, prior_of(), 2, observation=robust)
 
 
 @every_sampler

@@ -200,6 +200,13 @@ def test_dps_depends_on_the_units_of_pictures_and_kalman_does_not():
     torch.testing.assert_close(latents("dps", louder, heard, scale=0.5), before)
 
 
+class Instant(GaussianMixturePrior):
+    """A denoiser that costs nothing."""
+
+    def denoise(self, z, t):
+        return z / 2
+
+
 @pytest.mark.parametrize(
     ("method", "config", "forward", "backward"),
     [
@@ -214,5 +221,7 @@ def test_dps_depends_on_the_units_of_pictures_and_kalman_does_not():
 )
 def test_published_settings_cost_what_they_are_published_to(method, config, forward, backward):
     """Of the denoiser, a sample."""
-    cost = method(*problem(True), 1, config, generator=torch.Generator().manual_seed(0)).evaluations
+    plain, observation = problem(True)
+    prior = Instant(plain.weights, plain.means, plain.covariances, VP)
+    cost = method(prior, observation, 1, config, generator=torch.Generator().manual_seed(0)).evaluations
     assert (cost.denoiser_forward, cost.denoiser_backward) == (forward, backward)

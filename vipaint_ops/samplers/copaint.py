@@ -114,6 +114,7 @@ def copaint(
     The observation is taken as exact, whatever its noise. ``callback`` sees, in the term "mismatch", the
     root-mean-square of y - A D(f(z)) over measurements after every step, a mean over the batch.
     """
+    observation.require_gaussian("CoPaint")
     settings = config or CoPaintConfig()
     times = settings.grid(prior)
     levels = [prior.schedule.level(t) for t in times] + [CLEAN]

@@ -106,6 +106,7 @@ def ddnm(
     is decoded and encoded again, an evaluation of the encoder a step that :class:`~vipaint_ops.prior.Evaluations` does
     not count, and what the autoencoder cannot reproduce is an error of the method.
     """
+    observation.require_gaussian("DDNM")
     settings = config or DDNMConfig()
     times = settings.grid(prior)
     levels = [prior.schedule.level(t) for t in times] + [CLEAN]

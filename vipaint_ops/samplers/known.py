@@ -15,8 +15,9 @@ def check_selects(observation: Observation, method: str) -> None:
     """Refuse an observation that does not show some of the pixels of a picture as they are.
 
     Raises:
-        InputError: the observation is not an inpainting one, or not of a picture.
+        InputError: the observation is not an inpainting one, not of a picture, or its noise is not Gaussian.
     """
+    observation.require_gaussian(method)
     if not observation.operator.selects or observation.y.ndim != 4:
         raise InputError(f"{method} replaces known pixels: it needs an Inpainting observation of a picture")
 
