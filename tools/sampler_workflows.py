@@ -86,7 +86,8 @@ def embedded_copaint_super_resolve(flow: Workflow) -> None:
     flow.note(
         "# Super-resolution with CoPaint\n\n"
         "Press **Run**. A scene is made four times smaller, and enlarged again in four ways, compared with what it "
-        "was. *residual / noise* near 1 says that one, made small again, explains what was given."
+        "was. *residual / noise* near 1 says that one, made small again, explains what was given; one far above got "
+        "stuck on its way, and another seed is to be tried."
     )
     flow.group("Model and picture")
     model, label = embedded_model(flow)
