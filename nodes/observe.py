@@ -29,7 +29,7 @@ def noise_input() -> Any:
 
 def observation_output() -> Any:
     """The output of every node that observes."""
-    return output(ObservationSocket, "observation", "For Fit Posterior and Sample Posterior.")
+    return output(ObservationSocket, "observation", "For Fit Posterior and Sample Posterior, or a sampler.")
 
 
 def observe(image: Tensor, operator: Operator, noise_level: float) -> Observation:
