@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks import systems
 from benchmarks.inpainting import HELD_OUT_SEED
 from benchmarks.report import Report, arguments, draw_intervals, interval
+from benchmarks.systems import Sampler, VIPaint
 from tools import scenes
 from tools.train_prior import to_unit
-from vipaint_ops import FitConfig, Observation, fit_posterior, load_embedded_prior, metrics, operators, sample_posterior
+from vipaint_ops import Observation, load_embedded_prior, metrics, operators
 from vipaint_ops.degrade import degrade
 from vipaint_ops.samplers import DPSConfig, dps
 
@@ -56,18 +58,14 @@ def wiener(observation: Observation, generator: torch.Generator, iterations: int
     return operator.adjoint(u), 0.0
 
 
-def vipaint(config: FitConfig) -> Callable[..., Result]:
+def drawn(method: VIPaint | Sampler) -> Callable[..., Result]:
+    """A method's samples, and its denoiser evaluations a sample."""
+
     def run(observation: Observation, generator: torch.Generator) -> Result:
-        posterior = fit_posterior(PRIOR, observation, config, generator=generator)
-        result = sample_posterior(PRIOR, observation, posterior, SAMPLES, generator=generator)
-        return result.images, (posterior.evaluations + result.evaluations).denoiser / SAMPLES
+        images, spent = method(PRIOR, observation, SAMPLES, generator)
+        return images, spent.denoiser / SAMPLES
 
     return run
-
-
-def diffusion_posterior_sampling(observation: Observation, generator: torch.Generator) -> Result:
-    result = dps(PRIOR, observation, SAMPLES, DPSConfig(steps=100, scale=0.5), generator=generator)
-    return result.images, result.evaluations.denoiser / SAMPLES
 
 
 PRIOR = load_embedded_prior()
@@ -75,9 +73,9 @@ SCENES = to_unit(scenes.sample_scenes(64, HELD_OUT_SEED)[0])
 METHODS: dict[str, Callable[..., Result]] = {
     "pseudo-inverse": pseudo_inverse,
     "Wiener": wiener,
-    "VIPaint": vipaint(FitConfig(bound_every=0)),
-    "VIPaint, 0 iterations": vipaint(FitConfig(iterations=0)),
-    "DPS, 100 steps, scale 0.5": diffusion_posterior_sampling,
+    "VIPaint": drawn(systems.METHODS["VIPaint"]),
+    "VIPaint, 0 iterations": drawn(systems.METHODS["VIPaint, 0 iterations"]),
+    "DPS, 100 steps, scale 0.5": drawn(Sampler(dps, DPSConfig(steps=100, scale=0.5))),
 }
 
 
