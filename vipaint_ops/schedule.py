@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple, overload
 
 import torch
@@ -40,6 +41,12 @@ class Posterior(NamedTuple):
     on_z: float
     on_z0: float
     variance: float
+
+
+def are_descending(times: Sequence[float]) -> bool:
+    """Whether these are times of a reverse chain: one or more numbers in (0, 1], each below the one before."""
+    inside = all(isinstance(t, (int, float)) and 0 < t <= 1 for t in times)
+    return len(times) > 0 and inside and all(a > b for a, b in pairwise(times))
 
 
 def transition(s: Level, t: Level) -> Transition:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from ..ancestral import even_times, start_time
 from ..errors import InputError
 from ..prior import DiffusionPrior
+from ..schedule import are_descending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,7 @@ class SamplerConfig:
     batch_size: int = 8
 
     def __post_init__(self):
-        if self.times is None:
-            return
-        if not self.times or not all(0 < t <= 1 for t in self.times) or any(a <= b for a, b in pairwise(self.times)):
+        if self.times is not None and not are_descending(self.times):
             raise InputError(f"times are {list(self.times)}; give one or more in (0, 1], decreasing")
 
     def grid(self, prior: DiffusionPrior) -> list[float]:

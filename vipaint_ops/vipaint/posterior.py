@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..noise import NoiseStreams
 from ..prior import CountedPrior, DiffusionPrior, Evaluations
-from ..schedule import Level, reverse_mean
+from ..schedule import Level, are_descending, reverse_mean
 from .families import FAMILIES, Step
 
 FORMAT = "vipaint-posterior-1"
@@ -196,8 +195,7 @@ def check_times(times: tuple[float, ...]) -> None:
     Raises:
         InputError: as said.
     """
-    inside = all(isinstance(t, (int, float)) and 0 < t <= 1 for t in times)
-    if not times or not inside or any(a <= b for a, b in pairwise(times)):
+    if not are_descending(times):
         raise InputError(
             f"keypoints are {list(times)}; give one or more times in (0, 1], decreasing from T_e to T_s, "
             "such as 0.55,0.4"
