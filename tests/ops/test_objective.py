@@ -21,7 +21,7 @@ from tests.ops.gaussian_chain import (
 )
 from vipaint_ops import FitConfig, HierarchicalPosterior, Observation, fit_posterior, operators
 from vipaint_ops.analytic import GaussianMixturePrior
-from vipaint_ops.guidance import clean_variance
+from vipaint_ops.linearised import clean_variance
 from vipaint_ops.noise import NoiseStreams
 from vipaint_ops.prior import CountedPrior
 from vipaint_ops.vipaint.objective import bound_terms, gaussian_kl, top_kl

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..ancestral import SampleResult, pure_noise
 from ..batches import sample_in_batches
 from ..errors import InputError
-from ..guidance import clean_variance
+from ..linearised import clean_variance
 from ..noise import NoiseStreams
 from ..observation import Observation
 from ..prior import CountedPrior, DiffusionPrior

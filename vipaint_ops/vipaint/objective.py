@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..guidance import clean_variance, decoder_gain
+from ..guidance import decoder_gain
+from ..linearised import clean_variance
 from ..noise import NoiseStreams
 from ..observation import Observation
 from ..perceptual import PerceptualTerm
