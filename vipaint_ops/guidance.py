@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .linearised import KrylovSpace, Linearised, clean_variance, column
+from .linearised import KrylovSpace, Linearised, clean_variance, column, dot
 from .noise import NoiseStreams
 from .observation import Observation
 from .prior import CountedPrior
@@ -39,10 +39,10 @@ class GuidanceConfig:
     """
 
     dps_scale: float = 1.0
-    over_relaxation: float = 8.0
+    over_relaxation: float = 16.0
     solver_iterations: int = 3
     spread_iterations: int = 2
-    spread_above: float = 1.0
+    spread_above: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class Guided:
     prediction: Tensor
     z0: Tensor
 
+
+TOLERATED = 1.5
+"""By how much a residual's square may exceed the predicted one by chance."""
 
 Correction = Callable[[CountedPrior, Observation, Tensor, float, Level, NoiseStreams, GuidanceConfig], Guided]
 
@@ -125,7 +128,8 @@ def kalman(prior, observation, z, t, s, streams, config) -> Guided:
     Cov[z_0 | z_t, y]), which is the exact law for a Gaussian prior (TMPD, Boys et al. 2023, gives the mean).
 
     A small space explains only part of a network's residuals, so that a chain falls behind its observation, step by
-    step; J e + n has the size that residuals should have. Where they are larger, the mean's move is lengthened.
+    step. J e + n has the size that residuals should have: where they exceed it, the mean's move is lengthened, by more
+    the more the space leaves unexplained.
     """
     model = Linearised(prior, observation, z, t)
     level = prior.schedule.level(t)
@@ -136,15 +140,14 @@ def kalman(prior, observation, z, t, s, streams, config) -> Guided:
     spread = model.draw(streams.normal(z), config.spread_iterations)
     noise = torch.where(observation.observed, observation.noise_std * streams.normal(model.residual), 0.0)
     predicted = model.forward(spread) + noise
-    krylov = KrylovSpace(model, model.residual - predicted, config.solver_iterations)
-    relaxation = _excess(model.residual, predicted).clamp(1, config.over_relaxation)
-    mean_move = column(relaxation, z) * krylov.solve(model.residual)
-    return Guided(model.z0, model.z0 + spread + mean_move - krylov.solve(predicted))
-
-
-def _excess(residual: Tensor, predicted: Tensor) -> Tensor:
-    """The square of how much more variance residuals have than is predicted, ``[batch]``."""
-    return ((residual**2).flatten(1).sum(1) / (predicted**2).flatten(1).sum(1)) ** 2
+    innovation = model.residual - predicted
+    krylov = KrylovSpace(model, innovation, config.solver_iterations)
+    excess = dot(model.residual, model.residual) / (TOLERATED * dot(predicted, predicted))
+    behind = (excess**2).clamp(1, config.over_relaxation) - 1
+    relaxed = 1 + krylov.unexplained(innovation) * behind
+    return Guided(
+        model.z0, model.z0 + spread + column(relaxed, z) * krylov.solve(model.residual) - krylov.solve(predicted)
+    )
 
 
 CORRECTIONS: dict[str, Correction] = {"dps": dps, "pseudo_inverse": pseudo_inverse, "kalman": kalman}

@@ -121,7 +121,9 @@ class KrylovSpace:
             images.append(model.forward(moves[-1]))
             vector = images[-1] + noise_variance * basis[-1]
         self._moves, self._images, self._like = _rows(moves).double(), _rows(images).double(), model.z0
-        energy = _rows(basis).double() @ self._images.mT
+        rows = _rows(basis).double()
+        self._products = self._images + noise_variance * rows
+        energy = rows @ self._images.mT
         eigenvalues, eigenvectors = torch.linalg.eigh((energy + energy.mT) / 2)
         energy = (eigenvectors * eigenvalues.clamp(min=0)[:, None, :]) @ eigenvectors.mT
         normal = self._images @ self._images.mT + noise_variance * energy
@@ -130,8 +132,16 @@ class KrylovSpace:
 
     def solve(self, residual: Tensor) -> Tensor:
         """C J^T S^-1 ``residual``, as nearly as the space allows: a move of z_0."""
-        weights = torch.linalg.solve(self._normal, self._images @ residual.flatten(1).double()[..., None])
-        return (weights.mT @ self._moves).to(residual.dtype).view_as(self._like)
+        return (self._weights(residual) @ self._moves).to(residual.dtype).view_as(self._like)
+
+    def unexplained(self, residual: Tensor) -> Tensor:
+        """The share of |``residual``|^2 by which S S^-1 ``residual`` misses it, S^-1 as in :meth:`solve`, ``[batch]``."""
+        rows = residual.flatten(1).double()
+        left = rows - (self._weights(residual) @ self._products)[:, 0]
+        return (dot(left, left) / dot(rows, rows)).to(residual.dtype)
+
+    def _weights(self, residual: Tensor) -> Tensor:
+        return torch.linalg.solve(self._normal, self._images @ residual.flatten(1).double()[..., None]).mT
 
 
 def _rows(vectors: list[Tensor]) -> Tensor:
