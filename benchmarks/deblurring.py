@@ -1,7 +1,7 @@
 """Deblurring and super-resolution on the embedded prior, against linear baselines and DPS.
 
     python -m benchmarks.deblurring              # 8 held-out scenes, 8 samples each
-    python -m benchmarks.deblurring --seeds 2    # a quick look
+    python -m benchmarks.deblurring --seeds 2 --methods VIPaint Wiener    # a quick look
 
 Scenes seen through a Gaussian blur (61 pixels, std 3), a straight motion blur (31 pixels at 30 degrees) and x4 bicubic
 downsampling, with noise 0.05. The pseudo-inverse and the Wiener filter give one picture; the others the mean of their
@@ -91,14 +91,14 @@ def measure(operator: str, method: str, scene: int) -> tuple[float, ...]:
 
 
 def main() -> None:
-    options = arguments(__doc__, 0, 8)
+    options = arguments(__doc__, 0, 8, list(METHODS))
     title = f"Deblurring and super-resolution of 64-pixel scenes, noise {NOISE_STD}, {SAMPLES} samples"
     report = Report("deblurring", title, options.seeds, options.out)
-    progress = tqdm(total=len(OPERATORS) * len(METHODS) * len(options.seeds))
+    progress = tqdm(total=len(OPERATORS) * len(options.methods) * len(options.seeds))
     results: dict[str, dict[str, list[tuple[float, ...]]]] = {}
     for operator in OPERATORS:
-        results[operator] = {method: [] for method in METHODS}
-        for method, scene in product(METHODS, options.seeds):
+        results[operator] = {method: [] for method in options.methods}
+        for method, scene in product(options.methods, options.seeds):
             results[operator][method].append(measure(operator, method, scene))
             progress.update()
         rows = {m: [interval(c) for c in zip(*runs, strict=True)] for m, runs in results[operator].items()}

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parent / "results"
 
 
-def arguments(description: str | None, first_seed: int, seeds: int) -> argparse.Namespace:
-    """Parse the command line that every benchmark has: ``.seeds`` is a range, ``.out`` a folder."""
+def arguments(description: str | None, first_seed: int, seeds: int, methods: Sequence[str] = ()) -> argparse.Namespace:
+    """Parse the command line that every benchmark has: ``.seeds`` is a range, ``.out`` a folder, ``.methods`` some of
+    ``methods``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=seeds, help=f"how many, from {first_seed} on (default {seeds})")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the table, the raw numbers and the plot")
+    if methods:
+        parser.add_argument("--methods", nargs="*", default=methods, choices=methods, help="only these")
     parsed = parser.parse_args()
     parsed.seeds = range(first_seed, first_seed + parsed.seeds)
     return parsed

@@ -135,7 +135,7 @@ class KrylovSpace:
         return (self._weights(residual) @ self._moves).to(residual.dtype).view_as(self._like)
 
     def unexplained(self, residual: Tensor) -> Tensor:
-        """The share of |``residual``|^2 by which S S^-1 ``residual`` misses it, S^-1 as in :meth:`solve`, ``[batch]``."""
+        """The share of |``residual``|^2 by which S S^-1 ``residual`` misses it, with S^-1 as here: ``[batch]``."""
         rows = residual.flatten(1).double()
         left = rows - (self._weights(residual) @ self._products)[:, 0]
         return (dot(left, left) / dot(rows, rows)).to(residual.dtype)

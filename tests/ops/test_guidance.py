@@ -23,7 +23,7 @@ from vipaint_ops.schedule import CLEAN, posterior
 DOUBLE = torch.float64
 VP, FLOW = NoiseSchedule.scaled_linear(0.0015, 0.0195), NoiseSchedule.rectified_flow()
 SHAPE, SIZE = (2, 2, 3), 12
-EXACT = GuidanceConfig(over_relaxation=1.0, solver_iterations=SIZE, spread_iterations=SIZE, spread_above=0.0)
+EXACT = GuidanceConfig(solver_iterations=SIZE, spread_iterations=SIZE, spread_above=0.0)
 STILL = dataclasses.replace(EXACT, spread_iterations=0)
 
 both_schedules = pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
@@ -224,6 +224,33 @@ def test_the_solve_never_worsens_the_residual(kind, iterations):
     residual = torch.where(observe(kind).observed, draw(4, *u.shape[1:], seed=8), 0.0)
     left = residual - model.forward(KrylovSpace(model, residual, iterations).solve(residual))
     assert (left.flatten(1).norm(dim=1) <= residual.flatten(1).norm(dim=1) * (1 + 1e-9)).all()
+
+
+@both_observations
+def test_only_a_small_space_leaves_something_unexplained(kind):
+    observation = observe(kind)
+    model = linearised(gaussian(), observation, draw(3, *SHAPE, seed=6))
+    left = [KrylovSpace(model, model.residual, size).unexplained(model.residual) for size in (1, SIZE)]
+    assert ((left[0] > 1e-3) & (left[0] < 1)).all() and (left[1] < 1e-12).all()
+
+
+def test_a_move_is_lengthened_by_the_bounded_excess_of_its_residual():
+    """Beyond any chance the factor is 1 + unexplained (bound - 1); where the residual is as predicted there is none."""
+    prior, z = gaussian(), draw(3, *SHAPE, seed=6)
+
+    def update(observation, bound):
+        settings = GuidanceConfig(solver_iterations=2, spread_above=0.0, over_relaxation=bound)
+        return kalman(CountedPrior(prior), observation, z, 0.4, CLEAN, streams(3), settings).z0
+
+    near = observe("hole")
+    far = Observation(near.y + 1e4, near.operator, near.noise_std)
+    plain, some, more = (update(far, bound) for bound in (1.0, 2.0, 9.0))
+    torch.testing.assert_close(more - plain, 8 * (some - plain))
+    move = (plain - update(near, 1.0)).flatten(1).norm(dim=1)
+    lengthened = (some - plain).flatten(1).norm(dim=1) / move
+    assert ((lengthened > 0.01) & (lengthened < 1)).all()
+    still = Observation(near.operator(linearised(prior, near, z[:1]).picture), near.operator, near.noise_std)
+    torch.testing.assert_close(update(still, 9.0)[:1], update(still, 1.0)[:1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
