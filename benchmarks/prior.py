@@ -62,7 +62,7 @@ def row(name: str, images: np.ndarray, nearest: np.ndarray) -> str:
     return (
         f"| {name} | {found['symmetry_error'].mean():.4f} | {found['edge_agreement'].mean():.4f} "
         f"| {(found['horizon_mismatch'] > 1).mean():.2f} | {found['palette_error'].mean():.3f} "
-        f"| {(suns == 1).mean():.2f} "
+        f"| {(suns == 1).mean():.2f} | {(suns > 1).mean():.2f} "
         f"| {nearest.mean():.3f} | {np.percentile(nearest, 5):.3f} |"
     )
 
