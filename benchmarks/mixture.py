@@ -28,15 +28,14 @@ PROBLEMS = ((8, 1), (80, 2))
 DPS_SCALES = (0.1, 0.5, 1.0)
 
 REFINE = RefineConfig(batch_size=COUNT)
-DPS_NAMES = [f"DPS, 1000 steps, scale {scale:g}" for scale in DPS_SCALES]
 METHODS: dict[str, Method] = {
     "exact samples": exact,
     "VIPaint": vipaint(FitConfig(), REFINE),
     "VIPaint, 0 iterations": vipaint(FitConfig(iterations=0), REFINE),
     "Kalman, 20 steps": sampler(kalman, KalmanConfig(steps=20, batch_size=COUNT)),
 } | {
-    name: sampler(dps, DPSConfig(steps=1000, scale=scale, batch_size=COUNT))
-    for name, scale in zip(DPS_NAMES, DPS_SCALES, strict=True)
+    f"DPS, 1000 steps, scale {scale:g}": sampler(dps, DPSConfig(steps=1000, scale=scale, batch_size=COUNT))
+    for scale in DPS_SCALES
 }
 
 
@@ -51,25 +50,26 @@ def measure(method: str, dimension: int, measurements: int, seed: int) -> tuple[
 
 
 def main() -> None:
-    options = arguments(__doc__, 2000, 20)
+    options = arguments(__doc__, 2000, 20, list(METHODS))
+    methods = options.methods
     title = f"25-component mixture (dimension, measurements), sliced W1, {COUNT} samples"
     report = Report("mixture", title, options.seeds, options.out)
     results: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    progress = tqdm(total=len(PROBLEMS) * len(METHODS) * len(options.seeds))
+    progress = tqdm(total=len(PROBLEMS) * len(methods) * len(options.seeds))
     for problem in PROBLEMS:
-        runs = results[str(problem)] = {method: [] for method in METHODS}
-        for method, seed in product(METHODS, options.seeds):
+        runs = results[str(problem)] = {method: [] for method in methods}
+        for method, seed in product(methods, options.seeds):
             runs[method].append(measure(method, *problem, seed))
             progress.update()
     progress.close()
-    distances = {p: {m: [d for d, _ in runs[m]] for m in METHODS} for p, runs in results.items()}
-    costs = {p: {m: f"{interval([c for _, c in runs[m]]).mean:.0f}" for m in METHODS} for p, runs in results.items()}
+    distances = {p: {m: [d for d, _ in runs[m]] for m in methods} for p, runs in results.items()}
+    costs = {p: {m: f"{interval([c for _, c in runs[m]]).mean:.0f}" for m in methods} for p, runs in results.items()}
     summary = {p: {m: interval(d) for m, d in rows.items()} for p, rows in distances.items()}
     heads = [head for p in results for head in (f"W1 {p}", "evaluations/sample")]
     report.table(
-        ["method", *heads], [[m, *(c for p in results for c in (summary[p][m], costs[p][m]))] for m in METHODS]
+        ["method", *heads], [[m, *(c for p in results for c in (summary[p][m], costs[p][m]))] for m in methods]
     )
-    rivals = ["VIPaint, 0 iterations", "Kalman, 20 steps", *DPS_NAMES]
+    rivals = [m for m in methods if m not in ("exact samples", "VIPaint")]
     differences = {
         p: {r: interval([a - b for a, b in zip(rows["VIPaint"], rows[r], strict=True)]) for r in rivals}
         for p, rows in distances.items()
