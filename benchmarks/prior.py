@@ -87,10 +87,8 @@ def main() -> None:
         sheet = contact_sheet([("", s) for s in samples[:40].clamp(-1, 1)], columns=8, scale=2)
         Image.fromarray(sheet).save(arguments.sheet)
     groups = {"held-out scenes": held_out, "their reconstructions": autoencoded, "samples": samples}
-    print(
-        "\n| | symmetry error | edge | horizons differ > 1 px | sky palette | exactly one sun | nearest train | 5 % |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    print("\n| | symmetry error | edge | horizons differ > 1 px | sky palette | one sun | more | nearest train | 5 % |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, images in groups.items():
         unit = (images.clamp(-1, 1).numpy() + 1) / 2
         print(row(name, unit, nearest_training_distance(unit)))
