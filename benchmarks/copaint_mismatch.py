@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from benchmarks.inpainting import HELD_OUT_SEED, MASKS, NOISE_STD
 from benchmarks.report import Report, arguments
+from benchmarks.systems import METHODS
 from tools import scenes
 from tools.train_prior import to_unit
 from vipaint_ops import Observation, load_embedded_prior, operators
@@ -22,11 +23,7 @@ from vipaint_ops.progress import Progress
 from vipaint_ops.samplers import CoPaintConfig, copaint
 
 SAMPLES = 2
-CONFIGS = {
-    "CoPaint": CoPaintConfig(),
-    "CoPaint-Fast": CoPaintConfig.fast(),
-    "CoPaint-TT": CoPaintConfig.time_travel(),
-}
+NAMES = ["CoPaint", "CoPaint-Fast", "CoPaint-TT"]
 
 
 def curve(config: CoPaintConfig, mask: Tensor, scene: Tensor, seed: int) -> list[float]:
@@ -45,7 +42,7 @@ PRIOR = load_embedded_prior()
 
 
 def main() -> None:
-    options = arguments(__doc__, 0, 2, list(CONFIGS))
+    options = arguments(__doc__, 0, 2, NAMES)
     title = f"CoPaint's mismatch over its steps, 64-pixel scenes, {SAMPLES} samples each"
     report = Report("copaint_mismatch", title, options.seeds, options.out)
     truth = to_unit(scenes.sample_scenes(max(options.seeds) + 1, HELD_OUT_SEED)[0])
@@ -60,7 +57,7 @@ def main() -> None:
         for method in options.methods:
             runs = []
             for seed in options.seeds:
-                runs.append(curve(CONFIGS[method], mask, truth[seed : seed + 1], seed))
+                runs.append(curve(METHODS[method].config, mask, truth[seed : seed + 1], seed))
                 progress.update()
             mean = torch.tensor(runs).mean(0).tolist()
             results[name][method] = mean

@@ -31,7 +31,8 @@ class GuidanceConfig:
 
     Attributes:
         dps_scale: DPS step size zeta (published: 0.3 to 1 at 1000 steps).
-        over_relaxation: largest factor on a move that has to catch up with the observation, Kalman only; 1 for none.
+        over_relaxation: largest factor on a move that has to catch up with the observation, Kalman only; 1 for none,
+            and none either where no spread is drawn to tell by.
         solver_iterations: dimension of the Krylov space in which S is inverted, Kalman only.
         spread_iterations: Lanczos iterations for a draw from N(0, C), Kalman only; 0 adds no spread.
         spread_above: noise-to-signal ratio sigma / (alpha data_std) below which no spread is added: what it would
