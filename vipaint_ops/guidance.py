@@ -33,7 +33,8 @@ class GuidanceConfig:
         dps_scale: DPS step size zeta (published: 0.3 to 1 at 1000 steps).
         over_relaxation: largest factor on a move that has to catch up with the observation, Kalman only; 1 for none,
             and none either where no spread is drawn to tell by.
-        solver_iterations: dimension of the Krylov space in which S is inverted, Kalman only.
+        solver_iterations: dimension of the Krylov space in which S is inverted, Kalman only; up to twice as many where
+            no spread is drawn and they leave much unexplained.
         spread_iterations: Lanczos iterations for a draw from N(0, C), Kalman only; 0 adds no spread.
         spread_above: noise-to-signal ratio sigma / (alpha data_std) below which no spread is added: what it would
             add there is fine noise that the few solver iterations cannot keep out of the observed part.
@@ -54,8 +55,10 @@ class Guided:
     z0: Tensor
 
 
-TOLERATED = 1.5
-"""By how much a residual's square may exceed the predicted one by chance."""
+TOLERATED = 1.2
+"""By how much the square of what stays unexplained of a residual may exceed that of a draw by chance."""
+SOLVED = 0.05
+"""The share of a residual's square that a solve without a draw may leave unexplained."""
 
 Correction = Callable[[CountedPrior, Observation, Tensor, float, Level, NoiseStreams, GuidanceConfig], Guided]
 
@@ -129,26 +132,40 @@ def kalman(prior, observation, z, t, s, streams, config) -> Guided:
     Cov[z_0 | z_t, y]), which is the exact law for a Gaussian prior (TMPD, Boys et al. 2023, gives the mean).
 
     A small space explains only part of a network's residuals, so that a chain falls behind its observation, step by
-    step. J e + n has the size that residuals should have: where they exceed it, the mean's move is lengthened, by more
-    the more the space leaves unexplained.
+    step. J e + n is what residuals should look like. What the space leaves unexplained of both has many directions, so
+    that chance hardly changes its size (on a Gaussian prior the two squares agree within a tenth): where the residual's
+    exceeds the draw's, the mean's move is lengthened, by more the more is unexplained.
     """
     model = Linearised(prior, observation, z, t)
     level = prior.schedule.level(t)
     model.root = root_weights(prior, observation, model.z0, model.picture, level, streams)
     if config.spread_iterations == 0 or level.sigma <= config.spread_above * prior.data_std * level.alpha:
-        krylov = KrylovSpace(model, model.residual, config.solver_iterations)
-        return Guided(model.z0, model.z0 + krylov.solve(model.residual))
+        return Guided(model.z0, model.z0 + _thorough_move(model, config.solver_iterations))
     spread = model.draw(streams.normal(z), config.spread_iterations)
     noise = torch.where(observation.observed, observation.noise_std * streams.normal(model.residual), 0.0)
     predicted = model.forward(spread) + noise
     innovation = model.residual - predicted
     krylov = KrylovSpace(model, innovation, config.solver_iterations)
-    excess = dot(model.residual, model.residual) / (TOLERATED * dot(predicted, predicted))
-    behind = (excess**2).clamp(1, config.over_relaxation) - 1
-    relaxed = 1 + krylov.unexplained(innovation) * behind
+    left, chance, common = (
+        dot(part, part) for part in map(krylov.unexplained, (model.residual, predicted, innovation))
+    )
+    behind = (left / (TOLERATED * chance).clamp(min=1e-30)) ** 4
+    relaxed = 1 + common / dot(innovation, innovation) * (behind.clamp(1, config.over_relaxation) - 1)
     return Guided(
         model.z0, model.z0 + spread + column(relaxed, z) * krylov.solve(model.residual) - krylov.solve(predicted)
     )
+
+
+def _thorough_move(model: Linearised, iterations: int) -> Tensor:
+    """C J^T S^-1 (y - A D(zh)) in a Krylov space that is grown to twice the size where it leaves much unexplained."""
+    residual = model.residual
+    krylov = KrylovSpace(model, residual, iterations)
+    move, left = krylov.solve(residual), krylov.unexplained(residual)
+    unfinished = dot(left, left) > SOLVED * dot(residual, residual)
+    if unfinished.any():
+        krylov.grow(iterations)
+        move = torch.where(column(unfinished, move), krylov.solve(residual), move)
+    return move
 
 
 CORRECTIONS: dict[str, Correction] = {"dps": dps, "pseudo_inverse": pseudo_inverse, "kalman": kalman}

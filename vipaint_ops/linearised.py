@@ -109,39 +109,43 @@ class KrylovSpace:
     """
 
     def __init__(self, model: Linearised, vector: Tensor, dimension: int):
-        noise_variance = model.noise_std**2
-        basis: list[Tensor] = []
-        moves: list[Tensor] = []
-        images: list[Tensor] = []
+        self._model, self._next = model, vector
+        self._basis: list[Tensor] = []
+        self._moves: list[Tensor] = []
+        self._images: list[Tensor] = []
+        self.grow(dimension)
+
+    def grow(self, dimension: int) -> None:
+        """Add ``dimension`` vectors to the space; each costs one product with C J^T and one with J."""
+        model, noise_variance = self._model, self._model.noise_std**2
         for _ in range(dimension):
-            for other in basis + basis:
+            vector = self._next
+            for other in self._basis + self._basis:
                 vector = vector - column(dot(vector, other), vector) * other
-            basis.append(vector / column(dot(vector, vector).sqrt().clamp(min=1e-30), vector))
-            moves.append(model.gain_times(basis[-1]))
-            images.append(model.forward(moves[-1]))
-            vector = images[-1] + noise_variance * basis[-1]
-        self._moves, self._images, self._like = _rows(moves).double(), _rows(images).double(), model.z0
-        rows = _rows(basis).double()
-        self._products = self._images + noise_variance * rows
-        energy = rows @ self._images.mT
+            vector = vector / column(dot(vector, vector).sqrt().clamp(min=1e-30), vector)
+            self._basis.append(vector)
+            self._moves.append(model.gain_times(vector))
+            self._images.append(model.forward(self._moves[-1]))
+            self._next = self._images[-1] + noise_variance * vector
+        moves, images, basis = (_rows(v).double() for v in (self._moves, self._images, self._basis))
+        energy = basis @ images.mT
         eigenvalues, eigenvectors = torch.linalg.eigh((energy + energy.mT) / 2)
         energy = (eigenvectors * eigenvalues.clamp(min=0)[:, None, :]) @ eigenvectors.mT
-        normal = self._images @ self._images.mT + noise_variance * energy
+        normal = images @ images.mT + noise_variance * energy
         ridge = 1e-10 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-30
-        self._normal = normal + torch.diag_embed(ridge[:, None].expand(-1, dimension))
+        self._normal = normal + torch.diag_embed(ridge[:, None].expand(-1, len(self._basis)))
+        self._move_rows, self._image_rows, self._products = moves, images, images + noise_variance * basis
 
     def solve(self, residual: Tensor) -> Tensor:
         """C J^T S^-1 ``residual``, as nearly as the space allows: a move of z_0."""
-        return (self._weights(residual) @ self._moves).to(residual.dtype).view_as(self._like)
+        return (self._weights(residual) @ self._move_rows).to(residual.dtype).view_as(self._model.z0)
 
     def unexplained(self, residual: Tensor) -> Tensor:
-        """The share of |``residual``|^2 by which S S^-1 ``residual`` misses it, with S^-1 as here: ``[batch]``."""
-        rows = residual.flatten(1).double()
-        left = rows - (self._weights(residual) @ self._products)[:, 0]
-        return (dot(left, left) / dot(rows, rows)).to(residual.dtype)
+        """The part of ``residual`` by which S S^-1 ``residual`` misses it, with S^-1 as here: shaped like ``residual``."""
+        return residual - (self._weights(residual) @ self._products).to(residual.dtype).view_as(residual)
 
     def _weights(self, residual: Tensor) -> Tensor:
-        return torch.linalg.solve(self._normal, self._images @ residual.flatten(1).double()[..., None]).mT
+        return torch.linalg.solve(self._normal, self._image_rows @ residual.flatten(1).double()[..., None]).mT
 
 
 def _rows(vectors: list[Tensor]) -> Tensor:

@@ -230,8 +230,35 @@ def test_the_solve_never_worsens_the_residual(kind, iterations):
 def test_only_a_small_space_leaves_something_unexplained(kind):
     observation = observe(kind)
     model = linearised(gaussian(), observation, draw(3, *SHAPE, seed=6))
-    left = [KrylovSpace(model, model.residual, size).unexplained(model.residual) for size in (1, SIZE)]
-    assert ((left[0] > 1e-3) & (left[0] < 1)).all() and (left[1] < 1e-12).all()
+    residual = model.residual
+    some, none = (KrylovSpace(model, residual, size).unexplained(residual) for size in (1, SIZE))
+    share = some.flatten(1).norm(dim=1) / residual.flatten(1).norm(dim=1)
+    assert ((share > 0.03) & (share < 1)).all() and (none.abs() < 1e-6).all()
+
+
+@both_observations
+def test_a_space_grown_in_two_parts_is_the_space_grown_at_once(kind):
+    model = linearised(gaussian(), observe(kind), draw(3, *SHAPE, seed=6))
+    whole, grown = KrylovSpace(model, model.residual, 4), KrylovSpace(model, model.residual, 1)
+    grown.grow(3)
+    torch.testing.assert_close(grown.solve(model.residual), whole.solve(model.residual))
+
+
+def test_without_a_draw_only_what_is_left_unexplained_costs_more():
+    """Every sample decides for itself, so that it stays the same in any batch; the cost is that of the batch."""
+    near, z = observe("hole"), draw(3, *SHAPE, seed=6)
+    still = Observation(near.operator(linearised(gaussian(), near, z[:1]).picture), near.operator, near.noise_std)
+
+    def update(z, size):
+        prior = CountedPrior(gaussian())
+        settings = GuidanceConfig(solver_iterations=size, spread_iterations=0)
+        made = kalman(prior, still, z, 0.4, CLEAN, streams(len(z)), settings).z0
+        return made, prior.evaluations.denoiser
+
+    together, cost = update(z, 1)
+    alone = torch.cat([update(row[None], 1)[0] for row in z])
+    torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
+    assert cost == 3 * 3 and update(z[:1], 1)[1] == 2 and update(z, SIZE)[1] == 3 * (1 + SIZE)
 
 
 def test_a_move_is_lengthened_by_the_bounded_excess_of_its_residual():
@@ -248,7 +275,7 @@ def test_a_move_is_lengthened_by_the_bounded_excess_of_its_residual():
     torch.testing.assert_close(more - plain, 8 * (some - plain))
     move = (plain - update(near, 1.0)).flatten(1).norm(dim=1)
     lengthened = (some - plain).flatten(1).norm(dim=1) / move
-    assert ((lengthened > 0.01) & (lengthened < 1)).all()
+    assert ((lengthened > 1e-4) & (lengthened < 1)).all()
     still = Observation(near.operator(linearised(prior, near, z[:1]).picture), near.operator, near.noise_std)
     torch.testing.assert_close(update(still, 9.0)[:1], update(still, 1.0)[:1], rtol=0, atol=0)
 
