@@ -141,7 +141,7 @@ class KrylovSpace:
         return (self._weights(residual) @ self._move_rows).to(residual.dtype).view_as(self._model.z0)
 
     def unexplained(self, residual: Tensor) -> Tensor:
-        """The part of ``residual`` by which S S^-1 ``residual`` misses it, with S^-1 as here: shaped like ``residual``."""
+        """What S S^-1 ``residual`` misses of ``residual``, with S^-1 as here: shaped like ``residual``."""
         return residual - (self._weights(residual) @ self._products).to(residual.dtype).view_as(residual)
 
     def _weights(self, residual: Tensor) -> Tensor:
