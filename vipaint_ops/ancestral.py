@@ -12,6 +12,7 @@ from .errors import InputError
 from .guidance import CORRECTIONS, GuidanceConfig
 from .noise import NoiseStreams
 from .observation import Observation
+from .particles import Populations
 from .prior import CountedPrior, Evaluations
 from .progress import Callback, Progress
 from .schedule import CLEAN, NoiseSchedule, reverse_mean
@@ -28,11 +29,13 @@ class SampleResult:
         latents: ``[n, *latent_shape]``.
         images: ``[n, channels, height, width]``, about [-1, 1], as decoded: neither clamped nor composited.
         evaluations: what the networks were asked for, in rows.
+        populations: what became of particles, where samples were drawn as such.
     """
 
     latents: Tensor
     images: Tensor
     evaluations: Evaluations
+    populations: Populations | None = None
 
 
 def end_time(schedule: NoiseSchedule, data_std: float) -> float:

@@ -28,6 +28,7 @@ def sample_in_batches(
     generator: torch.Generator,
     first: int = 0,
     noise: Tensor | None = None,
+    population: int = 1,
     callback: Callback | None = None,
 ) -> SampleResult:
     """Run ``chain`` for samples ``first`` to ``first + num_samples - 1`` and decode what it returns.
@@ -35,6 +36,8 @@ def sample_in_batches(
     Args:
         noise: standard normal noise that the chains begin from, ``[num_samples, *latent_shape]``; drawn where none
             is given.
+        population: samples that are drawn together, k to k + population - 1 for every multiple k of it; those not asked
+            for are dropped.
 
     Raises:
         InputError: fewer than one sample, or a batch of none, is asked for, or ``noise`` has another shape.
@@ -46,8 +49,9 @@ def sample_in_batches(
     counted = CountedPrior(prior)
     observation = observation.to(prior.device, prior.dtype)
     seed = NoiseStreams.seed_from(generator)
-    end = first + num_samples
-    batches = [range(i, min(i + batch_size, end)) for i in range(first, end, batch_size)]
+    start, end = first // population * population, -(-(first + num_samples) // population) * population
+    whole = max(batch_size // population, 1) * population
+    batches = [range(i, min(i + whole, end)) for i in range(start, end, whole)]
     latents, images = [], []
     for number, rows in enumerate(batches):
 
@@ -57,7 +61,8 @@ def sample_in_batches(
                 callback(Progress(progress.stage, done, total, progress.terms))
 
         begin = None if noise is None else noise[rows.start - first : rows.stop - first]
-        latents.append(chain(counted, observation, NoiseStreams(seed, rows, begin), report))
+        drawn = chain(counted, observation, NoiseStreams(seed, rows, begin), report)
+        latents.append(drawn[max(first - rows.start, 0) : first + num_samples - rows.start])
         with torch.no_grad():
             images.append(counted.decode(latents[-1]))
     return SampleResult(torch.cat(latents), torch.cat(images), counted.evaluations)

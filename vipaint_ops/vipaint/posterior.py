@@ -189,6 +189,21 @@ class HierarchicalPosterior:
             raise InputError(f"{path} is damaged: its eta, history or evaluations are not numbers; fit it again")
 
 
+def log_ratio(walk: list[Keypoint], data_std: float) -> Tensor:
+    """ln p - ln q of walks down the hierarchy, ``[batch]``, in nats, by what a network can say of p.
+
+    At T_e the prior is taken for N(0, alpha^2 data_std^2 + sigma^2), which the noise there makes it all but.
+    """
+    total = walk[0].z.new_zeros(len(walk[0].z), dtype=torch.float64)
+    for k in walk:
+        level = k.level
+        variance = (level.alpha * data_std) ** 2 + level.sigma**2 if k.p_mean is None else k.p_variance
+        p = torch.distributions.Normal(0.0 * k.z if k.p_mean is None else k.p_mean, variance**0.5)
+        q = torch.distributions.Normal(k.q_mean, k.q_log_std.exp())
+        total += (p.log_prob(k.z) - q.log_prob(k.z)).flatten(1).double().sum(1)
+    return total
+
+
 def check_times(times: tuple[float, ...]) -> None:
     """Refuse keypoints that are not decreasing times in (0, 1].
 

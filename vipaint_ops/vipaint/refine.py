@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,11 +14,12 @@ from ..errors import InputError
 from ..guidance import CORRECTIONS, GuidanceConfig
 from ..noise import NoiseStreams
 from ..observation import Observation
+from ..particles import Populations, particle_chain
 from ..perceptual import Distance, check_perceptual
 from ..prior import CountedPrior, DiffusionPrior
 from ..progress import Callback
 from . import published_v1, published_v2
-from .posterior import HierarchicalPosterior
+from .posterior import HierarchicalPosterior, log_ratio
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,11 @@ class RefineConfig:
             "published_v2" take the published chains, whose constants are their own.
         steps: reverse steps from T_s to the clean latent, even in log-SNR (the published chains: in time).
         eta: 1 for ancestral noise, 0 for none.
-        batch_size: samples computed together; it changes memory, not results.
+        batch_size: samples computed together; it changes memory, not results. A population is never split.
+        particles: size of the populations that samples are drawn in by sequential Monte Carlo (kalman guidance); 1
+            draws each by itself. Particles of one population share ancestors. With few measurements they reach modes
+            in proportion to their weight (docs/results.md); with many, weights degenerate and are tempered
+            (:class:`~vipaint_ops.particles.Populations` says how much).
         settings: of the correction.
         perceptual_weight: of a perceptual distance added to the data term of the published chains (100 in v1, which
             adds it for inpainting, 1 in v2); 0 for none.
@@ -43,6 +48,7 @@ class RefineConfig:
     steps: int = 28
     eta: float = 1.0
     batch_size: int = 8
+    particles: int = 1
     settings: GuidanceConfig = field(default_factory=GuidanceConfig)
     perceptual_weight: float = 0.0
     perceptual: Distance | None = None
@@ -52,6 +58,13 @@ class RefineConfig:
             raise InputError(f"guidance is {self.guidance!r}; choose one of {', '.join(known)}")
         if self.steps < 1:
             raise InputError(f"steps is {self.steps}; it must be at least 1")
+        if self.particles < 1:
+            raise InputError(f"particles is {self.particles}; it must be at least 1")
+        if self.particles > 1 and (self.guidance != "kalman" or self.eta != 1):
+            raise InputError(
+                f"particles is {self.particles} with guidance {self.guidance!r} and eta {self.eta:g}: particles need "
+                "kalman guidance and eta 1"
+            )
         if self.perceptual_weight and self.guidance in CORRECTIONS:
             raise InputError(
                 f"perceptual_weight is {self.perceptual_weight}, and {self.guidance} guidance has no term for it: set "
@@ -85,6 +98,20 @@ def _guided(
     return guided_chain(prior, observation, z, times, config.guidance, config.settings, streams, config.eta, callback)
 
 
+def _particles(
+    prior: CountedPrior, observation: Observation, q: HierarchicalPosterior, config: RefineConfig,
+    streams: NoiseStreams, callback: Callback,
+) -> tuple[Tensor, Populations]:  # fmt: skip
+    """The fitted posterior as the proposal of a particle filter."""
+    with torch.no_grad():
+        walk = list(q.walk(prior, streams.rows, streams))
+    times = time_grid(prior.schedule, q.times[-1], end_time(prior.schedule, prior.data_std), config.steps)
+    log_weights = log_ratio(walk, prior.data_std)
+    return particle_chain(
+        prior, observation, walk[-1].z, log_weights, times, config.particles, config.settings, streams, callback
+    )
+
+
 def sample_posterior(
     prior: DiffusionPrior,
     observation: Observation,
@@ -110,14 +137,24 @@ def sample_posterior(
     settings = config or RefineConfig()
     if settings.guidance in PUBLISHED:
         observation.require_gaussian(f"the setting {settings.guidance}")
+    if settings.particles > 1:
+        observation.require_gaussian("weighing particles")
     posterior.check(prior)
     posterior = posterior.to(prior.device, prior.dtype)
     refine = PUBLISHED.get(settings.guidance, _guided)
 
+    populations: list[Populations] = []
+
     def chain(counted: CountedPrior, observation: Observation, streams: NoiseStreams, report: Callback):
+        if settings.particles > 1:
+            z, drawn = _particles(counted, observation, posterior, settings, streams, report)
+            populations.append(drawn)
+            return z
         z = posterior.sample(counted, streams.rows, streams)
         return refine(counted, observation, z, posterior.times[-1], settings, streams, report)
 
-    return sample_in_batches(
-        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, callback=callback
-    )
+    result = sample_in_batches(
+        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first,
+        population=settings.particles, callback=callback,
+    )  # fmt: skip
+    return replace(result, populations=Populations.joined(populations)) if populations else result
