@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.gaussian import NOISE_STD, SCHEDULES
-from benchmarks.problems import DOUBLE, inpainting_problem, power_law_prior
+from benchmarks.problems import DOUBLE, NOISE_STD, SCHEDULES, inpainting_problem, power_law_prior
 from benchmarks.report import Report, arguments, interval
 from vipaint_ops import FitConfig, HierarchicalPosterior, Observation, fit_posterior
 from vipaint_ops.analytic import GaussianMixturePrior

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,13 @@ from vipaint_ops import NoiseSchedule, Observation, operators
 from vipaint_ops.analytic import GaussianMixturePrior
 
 DOUBLE = torch.float64
+NOISE_STD = 0.05
+SCHEDULES = {
+    "variance-preserving": NoiseSchedule.scaled_linear(0.0015, 0.0195),
+    "rectified flow": NoiseSchedule.rectified_flow(),
+}
+Problem = tuple[GaussianMixturePrior, Observation, GaussianMixturePrior]
+"""A prior, an observation of a draw of it, and the exact posterior."""
 
 
 def power_law_prior(schedule: NoiseSchedule, side: int = 16, exponent: float = 2.5, std: float = 0.5):
@@ -25,6 +34,23 @@ def power_law_prior(schedule: NoiseSchedule, side: int = 16, exponent: float = 2
     return GaussianMixturePrior(one, torch.zeros(1, 1, side, side, dtype=DOUBLE), covariance[None], schedule)
 
 
+def modes_prior(schedule: NoiseSchedule, count: int = 4) -> GaussianMixturePrior:
+    """An image-like mixture: ``count`` pictures of std 0.5, and around each a power law of std 0.25."""
+    pictures = power_law_prior(schedule).sample(count, torch.Generator().manual_seed(0))
+    around = power_law_prior(schedule, std=0.25).covariances.expand(count, -1, -1)
+    return GaussianMixturePrior(torch.ones(count, dtype=DOUBLE), pictures, around, schedule)
+
+
+def image_problem(prior: GaussianMixturePrior, operator: operators.Operator, seed: int) -> Problem:
+    """A draw of the prior through ``operator``, with noise :data:`NOISE_STD`."""
+    generator = torch.Generator().manual_seed(seed)
+    clean = operator(prior.sample(1, generator))
+    observation = Observation(
+        clean + NOISE_STD * torch.randn(clean.shape, generator=generator, dtype=DOUBLE), operator, NOISE_STD
+    )
+    return prior, observation, prior.posterior(observation)
+
+
 def inpainting_problem(prior: GaussianMixturePrior, mask_name: str, noise_std: float, generator: torch.Generator):
     """A draw of the prior seen through a half or box mask; returns the observation and its exact posterior."""
     side = prior.latent_shape[-1]
@@ -39,22 +65,23 @@ def inpainting_problem(prior: GaussianMixturePrior, mask_name: str, noise_std: f
     return observation, prior.posterior(observation)
 
 
-def mixture_prior(dimension: int, generator: torch.Generator) -> GaussianMixturePrior:
+def mixture_prior(
+    dimension: int, generator: torch.Generator, schedule: NoiseSchedule | None = None
+) -> GaussianMixturePrior:
     """The 25-component mixture of MCGdiff (Cardoso et al. 2023, section 4) with uniform normalised weights."""
     grid = torch.arange(-2, 3, dtype=DOUBLE) * 8
     pairs = torch.cartesian_prod(grid, grid)
     means = pairs.repeat(1, dimension // 2)
     betas = torch.linspace(1e-4, 0.02, 999, dtype=DOUBLE)
     weights = torch.rand(25, generator=generator, dtype=DOUBLE)
-    return GaussianMixturePrior(
-        weights, means, torch.eye(dimension, dtype=DOUBLE).expand(25, -1, -1), NoiseSchedule.vp(betas)
-    )
+    covariances = torch.eye(dimension, dtype=DOUBLE).expand(25, -1, -1)
+    return GaussianMixturePrior(weights, means, covariances, schedule or NoiseSchedule.vp(betas))
 
 
-def mixture_problem(dimension: int, measurements: int, seed: int):
-    """One problem of the protocol: prior, observation and exact posterior."""
+def mixture_problem(dimension: int, measurements: int, seed: int, schedule: NoiseSchedule | None = None) -> Problem:
+    """One problem of the protocol, on its own schedule where none is given."""
     generator = torch.Generator().manual_seed(seed)
-    prior = mixture_prior(dimension, generator)
+    prior = mixture_prior(dimension, generator, schedule)
     matrix: Tensor = torch.randn(measurements, dimension, generator=generator, dtype=DOUBLE)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     values = torch.rand(measurements, generator=generator, dtype=DOUBLE).sort(descending=True).values
@@ -64,3 +91,33 @@ def mixture_problem(dimension: int, measurements: int, seed: int):
     noise = noise_std * torch.randn(1, measurements, generator=generator, dtype=DOUBLE)
     observation = Observation(x @ matrix.T + noise, operators.Linear(matrix), noise_std)
     return prior, observation, prior.posterior(observation)
+
+
+def _image(kind: str, schedule: str, view: str) -> Callable[[int], Problem]:
+    prior: list[GaussianMixturePrior] = []
+
+    def make(seed: int) -> Problem:
+        if not prior:
+            prior.append({"Gaussian": power_law_prior, "four modes": modes_prior}[kind](SCHEDULES[schedule]))
+        if view in ("half", "box"):
+            found = inpainting_problem(prior[0], view, NOISE_STD, torch.Generator().manual_seed(seed))
+            return prior[0], *found
+        operator = {"blur": operators.GaussianBlur(9, 1.5), "x2": operators.SuperResolution(2)}[view]
+        return image_problem(prior[0], operator, seed)
+
+    return make
+
+
+def _mixture(dimension: int, measurements: int, schedule: str | None = None) -> Callable[[int], Problem]:
+    return lambda seed: mixture_problem(dimension, measurements, seed, SCHEDULES[schedule] if schedule else None)
+
+
+FLOW = "rectified flow"
+MIXTURES = {f"mixture ({d}, {m})": _mixture(d, m) for d in (8, 80, 800) for m in (1, 2, 4)} | {
+    f"mixture ({d}, {m}), flow": _mixture(d, m, FLOW) for d, m in ((8, 1), (80, 2))
+}
+IMAGES = {
+    f"{kind}, {view}": _image(kind, "variance-preserving", view)
+    for kind, views in (("Gaussian", ("half", "box", "blur", "x2")), ("four modes", ("half", "box")))
+    for view in views
+} | {f"Gaussian, {view}, flow": _image("Gaussian", FLOW, view) for view in ("half", "box")}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vipaint_ops import FitConfig, Observation, SampleResult, fit_posterior, sample_posterior, samplers
+from vipaint_ops import FitConfig, Observation, RefineConfig, SampleResult, fit_posterior, sample_posterior, samplers
 from vipaint_ops.prior import DiffusionPrior, Evaluations
 
 TRIAL_STEPS = 20
@@ -21,14 +21,19 @@ class VIPaint:
     """A fit, shared by all samples, and its refinement."""
 
     fit: FitConfig
+    refine: RefineConfig = field(default_factory=RefineConfig)
 
     def __call__(
         self, prior: DiffusionPrior, observation: Observation, count: int, generator: torch.Generator
     ) -> tuple[Tensor, Evaluations]:
         """Images and what they cost."""
         posterior = fit_posterior(prior, observation, self.fit, generator=generator)
-        result = sample_posterior(prior, observation, posterior, count, generator=generator)
+        result = sample_posterior(prior, observation, posterior, count, self.refine, generator=generator)
         return result.images, posterior.evaluations + result.evaluations
+
+    def in_batches(self, size: int) -> VIPaint:
+        """This, with ``size`` samples computed together."""
+        return replace(self, refine=replace(self.refine, batch_size=size))
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class Sampler:
         """Images and what they cost."""
         result = self.function(prior, observation, count, self.config, generator=generator)
         return result.images, result.evaluations
+
+    def in_batches(self, size: int) -> Sampler:
+        """This, with ``size`` samples computed together."""
+        return replace(self, config=replace(self.config, batch_size=size))
 
     def within(self, budget: int, prior: DiffusionPrior, observation: Observation) -> Sampler:
         """This sampler with the number of steps that takes about ``budget`` denoiser evaluations a sample."""
