@@ -7,6 +7,7 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..vipaint_ops import plots
+from ..vipaint_ops.ancestral import SampleResult
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.pictures import crop_to
 from ..vipaint_ops.vipaint import HierarchicalPosterior, fit_posterior, sample_posterior
@@ -165,39 +166,48 @@ class SamplePosterior(io.ComfyNode):
                 io.Combo.Input(
                     "checkpointing", options=list(CHECKPOINTING), default="auto", tooltip=CHECKPOINTING_TOOLTIP
                 ),
+                io.Int.Input(
+                    "particles", default=1, min=1, max=64, optional=True,
+                    tooltip="Samples that compete in groups of this size: those that explain the observation better "
+                    "have more descendants. 1: each by itself. For a handful of measurements; the report says "
+                    "when there are too many. Memory of at least one group, and kalman guidance.",
+                ),
             ],
             outputs=[
                 output(io.Latent, "latent", "The samples before decoding."),
                 output(io.Image, "images", "The samples as decoded: Composite Observed puts known pixels back."),
+                output(io.String, "report", "What the run cost, and what became of particles."),
             ],
         )  # fmt: skip
 
     @classmethod
     def execute(
         cls, posterior, guider, vae, observation, num_samples, seed, steps, guidance, batch_size, first_sample,
-        checkpointing,
+        checkpointing, particles=1,
     ) -> io.NodeOutput:  # fmt: skip
         if posterior.metadata.get("observation") != observation.digest:
             raise InputError(
                 "observation is not the one that the posterior was fitted to: connect that one, or fit again"
             )
-        config = refine_config(guidance, steps, min(batch_size, num_samples))
+        config = refine_config(guidance, steps, min(batch_size, num_samples), particles)
         padded, sides, size = pad_to_model(observation, vae)
 
-        def sample(prior: HostPrior) -> tuple[Tensor, Tensor]:
+        def sample(prior: HostPrior) -> tuple[Tensor, SampleResult]:
             generator = torch.Generator().manual_seed(seed)
             result = sample_posterior(
                 prior, padded, posterior, num_samples, config, generator=generator, first=first_sample,
                 callback=prior.report,
             )  # fmt: skip
-            return prior.to_wire(result.latents), result.images
+            return prior.to_wire(result.latents), result
 
-        latents, pictures = with_host_prior(
-            guider, vae, sides, sample, rows=config.batch_size, checkpointing=checkpointing
+        latents, result = with_host_prior(
+            guider, vae, sides, sample, rows=max(config.batch_size, particles), checkpointing=checkpointing
         )
-        if not pictures.isfinite().all():
+        if not result.images.isfinite().all():
             raise InputError(_NOT_FINITE)
-        return io.NodeOutput({"samples": latents}, to_images(crop_to(pictures, *size)))
+        cost = f"{num_samples} samples, {result.evaluations.denoiser / num_samples:.0f} denoiser evaluations each"
+        report = f"{cost}; {result.populations}" if result.populations else cost
+        return io.NodeOutput({"samples": latents}, to_images(crop_to(result.images, *size)), report)
 
 
 def _sheet(pixels) -> Tensor:

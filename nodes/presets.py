@@ -54,10 +54,14 @@ def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> Fi
     return dataclasses.replace(FITS[preset](), **changes)
 
 
-def refine_config(guidance: str, steps: int, batch_size: int) -> RefineConfig:
-    """A refinement with the user's number of steps, or with its own for 0."""
+def refine_config(guidance: str, steps: int, batch_size: int, particles: int) -> RefineConfig:
+    """A refinement with the user's number of steps, or with its own for 0.
+
+    Raises:
+        InputError: particles with another guidance than kalman.
+    """
     check_choice("guidance", guidance, GUIDANCE)
-    config = dataclasses.replace(GUIDANCE[guidance](), batch_size=batch_size)
+    config = dataclasses.replace(GUIDANCE[guidance](), batch_size=batch_size, particles=particles)
     return dataclasses.replace(config, steps=steps) if steps else config
 
 

@@ -40,12 +40,15 @@ def sample_in_batches(
             for are dropped.
 
     Raises:
-        InputError: fewer than one sample, or a batch of none, is asked for, or ``noise`` has another shape.
+        InputError: fewer than one sample, or a batch of none, is asked for, or ``noise`` has another shape or is not
+            for whole populations.
     """
     if num_samples < 1 or batch_size < 1:
         raise InputError(f"num_samples is {num_samples} and batch_size {batch_size}; both must be at least 1")
     if noise is not None and noise.shape != (expected := (num_samples, *prior.latent_shape)):
         raise InputError(f"noise has shape {tuple(noise.shape)}; {num_samples} samples begin from {expected}")
+    if noise is not None and (first % population or num_samples % population):
+        raise InputError(f"noise is given for {num_samples} samples from {first} on, in populations of {population}")
     counted = CountedPrior(prior)
     observation = observation.to(prior.device, prior.dtype)
     seed = NoiseStreams.seed_from(generator)

@@ -172,6 +172,10 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         "--guidance", choices=("kalman", "pseudo_inverse", "dps"), help="correction at every step (default: kalman)"
     )
     group.add_argument("--batch-size", type=_integer(1), default=8, help="pictures at a time; memory, not results")
+    group.add_argument(
+        "--particles", type=_integer(1, 1024), default=1,
+        help="samples that compete in groups of this size: for a handful of measurements (default: 1, none compete)",
+    )  # fmt: skip
 
 
 def _add_output(parser: argparse.ArgumentParser, default: str | None) -> None:

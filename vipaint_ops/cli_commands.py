@@ -184,7 +184,8 @@ def _fit_config(options: argparse.Namespace) -> FitConfig:
 
 def _refine_config(options: argparse.Namespace) -> RefineConfig:
     given = _given(options, "steps", "guidance")
-    return dataclasses.replace(_preset(RefineConfig, options), batch_size=options.batch_size, **given)
+    given |= {"batch_size": options.batch_size, "particles": options.particles}
+    return dataclasses.replace(_preset(RefineConfig, options), **given)
 
 
 def _preset(kind: type[Config], options: argparse.Namespace) -> Config:

@@ -85,6 +85,8 @@ def write_results(
         "seconds": task.seconds, "seed": options.seed, "noise_std": observation.noise_std, "keypoints": posterior.times,
         "config": configs, "prior": prior.identity, "versions": _versions(),
     }  # fmt: skip
+    if result.populations is not None:
+        report["particles"] = str(result.populations)
     with staging(out) as folder:
         for i, image in enumerate(images):
             save_image(folder / f"sample_{i:02d}.png", image)

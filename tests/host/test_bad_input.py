@@ -120,13 +120,20 @@ def test_fit_settings_out_of_range(client, picture, name, value):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("num_samples", 0), ("steps", -1), ("batch_size", 0), ("guidance", "none")]
+    ("name", "value"), [("num_samples", 0), ("steps", -1), ("batch_size", 0), ("guidance", "none"), ("particles", 0)]
 )
 def test_sample_settings_out_of_range(client, picture, name, value):
     graph = Graph()
     restoration(graph, picture, **{name: value})
     message = refusal(client, graph)
     assert "VIPaintSamplePosterior" in message and name in message
+
+
+def test_particles_need_kalman_guidance(client, picture):
+    graph = Graph()
+    restoration(graph, picture, guidance="dps", particles=2)
+    message = refusal(client, graph)
+    assert "VIPaintSamplePosterior" in message and "particles need kalman guidance" in message
 
 
 def test_posterior_of_another_observation(client, scene, picture):

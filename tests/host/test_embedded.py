@@ -63,6 +63,25 @@ def test_an_item_of_a_batch_is_the_same_alone(client, fitted_picture):
     torch.testing.assert_close(by_twos, batch, rtol=0, atol=1e-3)
 
 
+def test_particles_say_what_became_of_them(client, fitted_picture):
+    """The observation of half a picture has too many measurements for weights, which the report says."""
+    graph = Graph()
+    nodes = restoration(graph, fitted_picture, num_samples=3, particles=4, batch_size=1)
+    shown = graph.add("PreviewAny", source=nodes.sample[2])
+    run = client.run(graph)
+    assert client.tensor(run, nodes.latents).shape[0] == 3
+    text = run.outputs[shown.id]["text"][0]
+    assert "1 x 4 particles" in text and "too many measurements for weights" in text
+
+
+def test_without_particles_the_report_is_the_cost(client, fitted_picture):
+    graph = Graph()
+    nodes = restoration(graph, fitted_picture)
+    shown = graph.add("PreviewAny", source=nodes.sample[2])
+    text = client.run(graph).outputs[shown.id]["text"][0]
+    assert text.startswith("2 samples, ") and text.endswith(" denoiser evaluations each")
+
+
 def test_another_seed_of_sampling_does_not_fit_again(client, fitted_picture):
     restore(client, fitted_picture)
     graph = Graph()
