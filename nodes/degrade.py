@@ -9,8 +9,7 @@ from torch import Tensor
 from ..vipaint_ops.degrade import degrade, response
 from ..vipaint_ops.operators import Blur
 from .pictures import images, single_picture
-from .posterior import SEED
-from .sockets import ObservationSocket, output
+from .sockets import SEED, ObservationSocket, output
 
 _PREVIEW_SIDE = 256
 _VISIBLE = 0.01

@@ -9,9 +9,9 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from .composite import FEATHER_TOOLTIP, MATCH_TOOLTIP
 from .observe import noise_input
-from .posterior import SEED, VAE_TOOLTIP
+from .posterior import VAE_TOOLTIP
 from .presets import FITS, GUIDANCE_OF_FIT, STEPS_OF_FIT
-from .sockets import output
+from .sockets import SEED, output
 
 LINK = {"rawLink": True}
 """Hands the node its link instead of the value, for the nodes it expands into: so the host caches their results."""

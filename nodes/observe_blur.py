@@ -8,7 +8,7 @@ from comfy_api.v0_0_2 import io
 from ..vipaint_ops.operators import Blur, GaussianBlur, MotionBlur
 from .observe import noise_input, observation_output, observe
 from .pictures import single_picture
-from .posterior import SEED
+from .sockets import SEED
 
 IMAGE_TOOLTIP = "The blurred picture."
 STD_TOOLTIP = "Standard deviation of the blur in pixels."

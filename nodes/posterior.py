@@ -14,9 +14,8 @@ from ..vipaint_ops.vipaint import HierarchicalPosterior, fit_posterior, sample_p
 from .host import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
 from .pictures import images as to_images
 from .presets import FITS, GUIDANCE, fit_config, refine_config
-from .sockets import ObservationSocket, PosteriorSocket, output
+from .sockets import SEED, ObservationSocket, PosteriorSocket, output
 
-SEED = {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True}
 GUIDER_TOOLTIP = "The model with its prompts and guidance, from CFGGuider or BasicGuider. LoRAs and ControlNets apply."
 VAE_TOOLTIP = "The VAE that belongs to the model."
 CHECKPOINTING_TOOLTIP = (

@@ -1,4 +1,4 @@
-"""The pack's own socket types, and outputs named alike in every ComfyUI."""
+"""The pack's own socket types, the seed widget, and outputs named alike in every ComfyUI."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from comfy_api.v0_0_2 import io
 
 ObservationSocket = io.Custom("VIPAINT_OBSERVATION")
 PosteriorSocket = io.Custom("VIPAINT_POSTERIOR")
+SEED = {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True}
 
 
 def output(kind: Any, name: str, tooltip: str) -> Any:
