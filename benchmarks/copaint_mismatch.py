@@ -3,7 +3,7 @@
     python -m benchmarks.copaint_mismatch              # 2 held-out scenes, 2 samples each
     python -m benchmarks.copaint_mismatch --seeds 1    # a quick look
 
-Half, box and random masks of benchmarks.inpainting; the root mean square difference of the predicted picture
+Half, box and random masks of benchmarks.tasks; the root mean square difference of the predicted picture
 from the observed pixels, in units where black is -1 and white 1, beside what the autoencoder leaves of it.
 """
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.inpainting import HELD_OUT_SEED, MASKS, NOISE_STD
 from benchmarks.report import Report, arguments
 from benchmarks.systems import METHODS
+from benchmarks.tasks import HELD_OUT_SEED, MASK_NOISE
+from benchmarks.tasks import MASKS as ALL_MASKS
 from tools import scenes
 from tools.train_prior import to_unit
 from vipaint_ops import Observation, load_embedded_prior, operators
@@ -23,6 +24,7 @@ from vipaint_ops.progress import Progress
 from vipaint_ops.samplers import CoPaintConfig, copaint
 
 SAMPLES = 2
+MASKS = {name: ALL_MASKS[name] for name in ("half", "box", "random")}
 NAMES = ["CoPaint", "CoPaint-Fast", "CoPaint-TT"]
 
 
@@ -33,7 +35,7 @@ def curve(config: CoPaintConfig, mask: Tensor, scene: Tensor, seed: int) -> list
     def watch(progress: Progress) -> None:
         found.append(progress.terms["mismatch"])
 
-    observation = Observation(mask * scene, operators.Inpainting(mask), NOISE_STD)
+    observation = Observation(mask * scene, operators.Inpainting(mask), MASK_NOISE)
     copaint(PRIOR, observation, SAMPLES, config, generator=torch.Generator().manual_seed(seed), callback=watch)
     return found
 

@@ -14,7 +14,6 @@ No setting was tuned on these seeds.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from itertools import product
 from pathlib import Path
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from benchmarks import systems
 from benchmarks.problems import IMAGES, MIXTURES, Problem
-from benchmarks.report import RESULTS, Interval, Report, interval
+from benchmarks.report import RESULTS, Figures, Interval, Report, Store, paired
 from benchmarks.systems import Sampler, VIPaint
 from vipaint_ops import FitConfig, InputError, RefineConfig, samplers
 from vipaint_ops.metrics import moment_errors, sliced_wasserstein
@@ -43,7 +42,6 @@ METHODS: dict[str, VIPaint | Sampler] = {
 EXACT = "exact samples"
 SLOW = ("CoPaint", "CoPaint-Fast", "CoPaint-TT", "DPS", "DPS, scale 0.1", "PSLD", "ReSample", "RePaint")
 QUICK = ("mixture (8, 1)", "mixture (80, 2)", "Gaussian, half", "four modes, half")
-Figures = dict[str, float]
 
 
 def measure(problem: Problem, method: str, count: int, seed: int) -> Figures:
@@ -70,25 +68,6 @@ def _distance(samples: Tensor, reference: Tensor) -> float:
     return sliced_wasserstein(samples, reference, 2000, generator=torch.Generator().manual_seed(0))
 
 
-class Store:
-    """What was measured, one file a problem and method: figures by seed, or why the method refuses."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-
-    def _path(self, problem: str, method: str) -> Path:
-        return self._folder / problem / f"{method}.json"
-
-    def read(self, problem: str, method: str) -> dict[str, Figures]:
-        path = self._path(problem, method)
-        return json.loads(path.read_text()) if path.exists() else {}
-
-    def add(self, problem: str, method: str, seed: int, figures: Figures) -> None:
-        path = self._path(problem, method)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.read(problem, method) | {str(seed): figures}))
-
-
 def run(problem: str, method: str, seeds: range, store: Store, progress: tqdm) -> None:
     """Every seed that the store has not; a method that cannot take the observation is left out."""
     make, count = (MIXTURES | IMAGES)[problem], 1000 if problem in MIXTURES else 200
@@ -103,12 +82,6 @@ def run(problem: str, method: str, seeds: range, store: Store, progress: tqdm) -
         progress.update()
 
 
-def intervals(store: Store, problem: str, method: str) -> dict[str, Interval]:
-    """The interval of every figure over the seeds in the store; empty where there are none."""
-    runs = list(store.read(problem, method).values())
-    return {name: interval([r[name] for r in runs]) for name in runs[0]} if runs else {}
-
-
 def tables(report: Report, store: Store, problems: list[str], methods: list[str]) -> None:
     """Mixtures by W1, image-like priors by the errors of their moments."""
     for group, figures in ((MIXTURES, ["w1"]), (IMAGES, ["mean", "spread"])):
@@ -117,7 +90,7 @@ def tables(report: Report, store: Store, problems: list[str], methods: list[str]
         report.say(f"## {' and '.join(figures)}; evaluations a sample in brackets")
         rows = []
         for method in methods:
-            found = {p: intervals(store, p, method) for p in shown}
+            found = {p: store.intervals(p, method) for p in shown}
             if any(found.values()):
                 rows.append([method, *(_cell(found[p], figures) for p in shown)])
         report.table(["method", *shown], rows)
@@ -129,24 +102,12 @@ def _cell(found: dict[str, Interval], figures: list[str]) -> str:
     return ", ".join(str(found[name]) for name in figures) + f" ({found['evaluations'].mean:.0f})"
 
 
-def paired(report: Report, store: Store, problems: list[str], first: str, second: str) -> None:
-    """Differences of W1 on the same seeds."""
-    rows = []
-    for problem in problems:
-        a, b = store.read(problem, first), store.read(problem, second)
-        if common := sorted(set(a) & set(b)):
-            rows.append([problem, interval([a[s]["w1"] - b[s]["w1"] for s in common])])
-    if rows:
-        report.say(f"## W1 of {first} minus {second}, on the same seeds")
-        report.table(["problem", "difference"], rows)
-
-
 def plot(report: Report, store: Store, problems: list[str], methods: list[str]) -> None:
     """Error against evaluations: W1 for mixtures, the mean's error for image-like priors."""
     for axes, problem in zip(report.panels(len(problems)), problems, strict=True):
         figure = "w1" if problem in MIXTURES else "mean"
         for method in methods:
-            if found := intervals(store, problem, method):
+            if found := store.intervals(problem, method):
                 cost, error = max(found["evaluations"].mean, 10), found[figure]
                 axes.errorbar(cost, error.mean, error.half_width, fmt="o", markersize=4, capsize=2)
                 axes.annotate(method, (cost, error.mean), (4, 3), textcoords="offset points", fontsize=6)
@@ -174,9 +135,9 @@ def main() -> None:
     progress.close()
     report = Report("exactness", "Samples against exact posteriors", range(options.seeds), options.out)
     tables(report, store, options.problems, options.methods)
-    paired(report, store, options.problems, "VIPaint", "Kalman")
-    paired(report, store, options.problems, "VIPaint", "DPS")
-    paired(report, store, options.problems, "VIPaint, 32 particles", "VIPaint, 0 iterations, 32 particles")
+    paired(report, store, options.problems, ("VIPaint", "Kalman"), "w1")
+    paired(report, store, options.problems, ("VIPaint", "DPS"), "w1")
+    paired(report, store, options.problems, ("VIPaint, 32 particles", "VIPaint, 0 iterations, 32 particles"), "w1")
     plot(report, store, options.problems, options.methods)
     report.write({p: {m: store.read(p, m) for m in options.methods} for p in options.problems})
 

@@ -49,6 +49,34 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(fmean(values), t * stdev(values) / len(values) ** 0.5)
 
 
+Figures = dict[str, float]
+
+
+class Store:
+    """What was measured, one file a problem and method: figures by seed."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def _path(self, problem: str, method: str) -> Path:
+        return self._folder / problem / f"{method}.json"
+
+    def read(self, problem: str, method: str) -> dict[str, Figures]:
+        path = self._path(problem, method)
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def intervals(self, problem: str, method: str) -> dict[str, Interval]:
+        """The interval of every figure over the seeds that have it; empty where there are none."""
+        runs = list(self.read(problem, method).values())
+        names = dict.fromkeys(name for run in runs for name in run)
+        return {name: interval([run[name] for run in runs if name in run]) for name in names}
+
+    def add(self, problem: str, method: str, seed: int, figures: Figures) -> None:
+        path = self._path(problem, method)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.read(problem, method) | {str(seed): figures}))
+
+
 class Report:
     """Lines of Markdown, printed as they come, then written with the raw numbers and the plot.
 
@@ -105,3 +133,16 @@ def draw_intervals(axes: Axes, title: str, rows: dict[str, Interval], *lines: fl
     axes.grid(axis="x", alpha=0.3)
     for line in lines:
         axes.axvline(line, color="grey", linestyle="--", linewidth=1)
+
+
+def paired(report: Report, store: Store, problems: Sequence[str], methods: tuple[str, str], figure: str) -> None:
+    """Add a table of the differences of a figure on the same seeds, where both methods have it."""
+    rows = []
+    for problem in problems:
+        first, second = (store.read(problem, method) for method in methods)
+        common = [s for s in first if s in second and figure in first[s] and figure in second[s]]
+        if common and methods[0] != methods[1]:
+            rows.append([problem, interval([first[s][figure] - second[s][figure] for s in common])])
+    if rows:
+        report.say(f"## {figure} of {methods[0]} minus {methods[1]}, on the same seeds")
+        report.table(["problem", "difference"], rows)

@@ -80,11 +80,3 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "PiGDM": Sampler(samplers.pigdm, samplers.PiGDMConfig()),
 }
 """Every method, its name as in the papers."""
-
-
-def system(name: str, budget: int | None, prior: DiffusionPrior, observation: Observation) -> VIPaint | Sampler:
-    """A method at its defaults, or at ``budget`` denoiser evaluations a sample; VIPaint always at its defaults."""
-    method = METHODS[name]
-    if budget is None or isinstance(method, VIPaint):
-        return method
-    return method.within(budget, prior, observation)

@@ -103,6 +103,21 @@ def sliced_wasserstein(
     return (width @ gap).mean().item() ** (1 / order)
 
 
+def energy_distance(x: Tensor, y: Tensor, mask: Tensor | None = None) -> float:
+    """Squared energy distance between two sets of pictures (Szekely & Rizzo 2013), in root-mean-square distances.
+
+    2 E|x - y| - E|x - x'| - E|y - y'| over pairs of different pictures: without bias, so that two sets of one law give
+    0 on average, and single values may be negative.
+
+    Args:
+        x, y: ``[n, channels, height, width]`` and ``[m, ...]``, two or more each.
+        mask: ``[1, 1, height, width]``, 1 observed and 0 hidden; when given, only hidden pixels count.
+    """
+    weight = torch.ones_like(x[:1]) if mask is None else (1 - mask).expand_as(x[:1])
+    between = torch.cdist((x * weight.sqrt()).flatten(1), (y * weight.sqrt()).flatten(1)).mean() / weight.sum().sqrt()
+    return 2 * between.item() - diversity(x, mask) - diversity(y, mask)
+
+
 class MomentErrors(NamedTuple):
     """Errors of the first two moments of samples against an exact posterior."""
 
