@@ -94,6 +94,21 @@ def test_diversity_of_independent_gaussians_is_sqrt_two_standard_deviations():
     assert metrics.diversity(images) == pytest.approx(0.3 * math.sqrt(2), rel=0.02)
 
 
+def test_energy_distance_of_two_points_is_twice_their_distance_over_hidden_pixels():
+    mask = torch.tensor([1.0, 0.0])[None, None, None].expand(1, 1, 3, 2)
+    zero, apart = torch.zeros(3, 2, 3, 2), torch.zeros(4, 2, 3, 2)
+    apart[..., 1] = 0.25
+    assert metrics.energy_distance(zero, apart, mask) == pytest.approx(0.5)
+    apart[..., 0] = 7.0
+    assert metrics.energy_distance(zero, apart, mask) == pytest.approx(0.5)
+
+
+def test_energy_distance_of_one_law_is_zero_on_average():
+    draws = torch.randn(300, 2, 4, 1, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = torch.tensor([metrics.energy_distance(x, y) for x, y in draws])
+    assert found.mean().abs() < 4 * found.std() / 300**0.5
+
+
 @pytest.mark.parametrize("order", [1, 2])
 def test_sliced_wasserstein_of_a_shift_is_the_mean_projected_shift(order):
     x = torch.randn(50, 1, dtype=torch.float64, generator=seeded())
