@@ -10,6 +10,7 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..vipaint_ops.samplers.config import SamplerConfig
+from ..vipaint_ops.samplers.known import check_selects
 from .host import CHECKPOINTING, Gradients, pad_to_model
 from .host_sampler import HostSampler, Method
 from .host_vae import HostVAE
@@ -31,6 +32,8 @@ class MethodNode(io.ComfyNode):
     gradients: ClassVar[Gradients] = Gradients.ALL
     from_latent: ClassVar[bool] = True
     """Whether the method begins from a noisy latent, and so can begin from a given one."""
+    replaces: ClassVar[bool] = False
+    """Whether the method overwrites known pixels, and so needs some as they are: said before the model is loaded."""
 
     @classmethod
     def widgets(cls) -> list[Any]:
@@ -77,6 +80,8 @@ class MethodNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, observation, vae, first_sample, checkpointing="off", **settings) -> io.NodeOutput:
+        if cls.replaces:
+            check_selects(observation, cls.node[1])
         method, config = cls.plan(**settings)
         sampler = HostSampler(method, config, observation, vae)
         sampler.gradients, sampler.from_latent = cls.gradients, cls.from_latent

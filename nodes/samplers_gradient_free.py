@@ -61,6 +61,7 @@ class RePaintSampler(MethodNode):
     node = ("VIPaintRePaintSampler", "RePaint Sampler")
     about = "Overwrites what is known at every noise level, and goes back and forth until old and new agree."
     gradients = Gradients.NONE
+    replaces = True
 
     @classmethod
     def widgets(cls):
@@ -77,6 +78,7 @@ class BlendedSampler(MethodNode):
     node = ("VIPaintBlendedSampler", "Blended Sampler")
     about = "Overwrites what is known at every noise level: the cheapest method, and the one that knows least."
     gradients = Gradients.NONE
+    replaces = True
 
     @classmethod
     def widgets(cls):

@@ -298,7 +298,8 @@ def test_replacement_of_what_is_no_selection_of_pixels(sampling, method):
     given.observation = given.graph.add(
         "VIPaintObserveGaussianBlur", image=given.image[0], kernel_size=9, std=1.0, noise_level=0.05
     )[0]
-    assert "needs an Inpainting observation" in given.refusal(given.run(given.method(method)))
+    message = given.refusal(given.run(given.method(method)))
+    assert "needs an Inpainting observation" in message and method in message  # before the model is loaded
 
 
 @pytest.mark.parametrize(
