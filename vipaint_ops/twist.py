@@ -16,6 +16,7 @@ prior that would be 1 for every particle and step size: weights say only what th
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -76,7 +77,7 @@ class ExactTwist:
     def step(self, rows: Tensor, s: Level) -> tuple[Tensor, Tensor]:
         """See :class:`Twist`; the step to the clean latent is a draw by :func:`~.guidance.kalman`."""
         if s == CLEAN:
-            settings = GuidanceConfig(1.0, 1.0, len(self._noise), self._config.spread_iterations, 0.0)
+            settings = replace(self._config, over_relaxation=1.0, solver_iterations=len(self._noise), spread_above=0.0)
             z = self._z[rows]
             drawn = kalman(self._prior, self._observation, z, self._time, s, self._streams, settings).z0
             return drawn, self.log_likelihood[rows]
