@@ -30,6 +30,12 @@ class NoiseStreams:
         """Draw the seed of a set of streams from the caller's generator."""
         return int(torch.randint(2**62, (1,), generator=generator, device=generator.device).item())
 
+    def only(self, rows: Sequence[int]) -> NoiseStreams:
+        """The streams of some rows: what is drawn from them here is drawn from them there."""
+        part = NoiseStreams(0, ())
+        part._generators = [self._generators[row] for row in rows]
+        return part
+
     def first(self, like: Tensor) -> Tensor:
         """The noise that a chain begins from: what the caller gave, or else drawn."""
         return self.normal(like) if self._first is None else self._first.to(like.device, like.dtype)

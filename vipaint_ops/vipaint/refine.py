@@ -17,8 +17,9 @@ from ..observation import Observation
 from ..particles import Populations, particle_chain
 from ..perceptual import Distance, check_perceptual
 from ..prior import CountedPrior, DiffusionPrior
-from ..progress import Callback
+from ..progress import Callback, Progress
 from . import published_v1, published_v2
+from .consistency import excess
 from .posterior import HierarchicalPosterior, log_ratio
 
 
@@ -33,6 +34,9 @@ class RefineConfig:
             "published_v2" take the published chains, whose constants are their own.
         steps: reverse steps from T_s to the clean latent, even in log-SNR (the published chains: in time).
         eta: 1 for ancestral noise, 0 for none.
+        attempts: how many chains a sample may take, kalman guidance only: one that misses the observation by more than
+            its noise and the autoencoder account for (:mod:`~vipaint_ops.vipaint.consistency`) is drawn again, and the
+            one that misses it least is kept. 1 takes the first.
         batch_size: samples computed together; it changes memory, not results. A population is never split.
         particles: size of the populations that samples are drawn in by sequential Monte Carlo (kalman guidance); 1
             draws each by itself. Particles of one population share ancestors. With few measurements they reach modes
@@ -47,6 +51,7 @@ class RefineConfig:
     guidance: str = "kalman"
     steps: int = 28
     eta: float = 1.0
+    attempts: int = 3
     batch_size: int = 8
     particles: int = 1
     settings: GuidanceConfig = field(default_factory=GuidanceConfig)
@@ -58,6 +63,8 @@ class RefineConfig:
             raise InputError(f"guidance is {self.guidance!r}; choose one of {', '.join(known)}")
         if self.steps < 1:
             raise InputError(f"steps is {self.steps}; it must be at least 1")
+        if self.attempts < 1:
+            raise InputError(f"attempts is {self.attempts}; it must be at least 1")
         if self.particles < 1:
             raise InputError(f"particles is {self.particles}; it must be at least 1")
         if self.particles > 1 and (self.guidance != "kalman" or self.eta != 1):
@@ -96,6 +103,28 @@ def _guided(
     """The library's own: a correction before every reverse step."""
     times = time_grid(prior.schedule, start, end_time(prior.schedule, prior.data_std), config.steps)
     return guided_chain(prior, observation, z, times, config.guidance, config.settings, streams, config.eta, callback)
+
+
+def _drawn_again(
+    prior: DiffusionPrior, counted: CountedPrior, observation: Observation, z0: Tensor,
+    draw: Callable[[NoiseStreams, Callback], Tensor], attempts: int, streams: NoiseStreams, callback: Callback,
+) -> Tensor:  # fmt: skip
+    """``z0`` with the samples that miss the observation replaced by better ones, where further attempts find some."""
+
+    def missed(z0: Tensor) -> Tensor:
+        with torch.no_grad():
+            return excess(prior, observation, z0, counted.decode(z0))
+
+    worst = missed(z0)
+    for _ in range(attempts - 1):
+        rows = (worst > 1).nonzero()[:, 0]
+        if len(rows) == 0:
+            break
+        fresh = draw(streams.only(rows.tolist()), lambda p: callback(Progress("sample", p.total, p.total)))
+        found = missed(fresh)
+        better = found < worst[rows]
+        z0[rows[better]], worst[rows[better]] = fresh[better], found[better]
+    return z0
 
 
 def _particles(
@@ -150,8 +179,15 @@ def sample_posterior(
             z, drawn = _particles(counted, observation, posterior, settings, streams, report)
             populations.append(drawn)
             return z
-        z = posterior.sample(counted, streams.rows, streams)
-        return refine(counted, observation, z, posterior.times[-1], settings, streams, report)
+
+        def draw(streams: NoiseStreams, report: Callback) -> Tensor:
+            z = posterior.sample(counted, streams.rows, streams)
+            return refine(counted, observation, z, posterior.times[-1], settings, streams, report)
+
+        z0 = draw(streams, report)
+        if settings.guidance != "kalman" or observation.likelihood.robust:
+            return z0
+        return _drawn_again(prior, counted, observation, z0, draw, settings.attempts, streams, report)
 
     result = sample_in_batches(
         prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first,
