@@ -57,16 +57,12 @@ def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> Fi
 def refine_config(guidance: str, steps: int, batch_size: int, particles: int) -> RefineConfig:
     """A refinement with the user's number of steps, or with its own for 0.
 
-    Fewer steps than its own are for a quick look: each sample takes its first chain then.
-
     Raises:
         InputError: particles with another guidance than kalman.
     """
     check_choice("guidance", guidance, GUIDANCE)
     config = dataclasses.replace(GUIDANCE[guidance](), batch_size=batch_size, particles=particles)
-    if not steps:
-        return config
-    return dataclasses.replace(config, steps=steps, attempts=1 if steps < config.steps else config.attempts)
+    return dataclasses.replace(config, steps=steps) if steps else config
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
