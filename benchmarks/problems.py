@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -93,17 +94,18 @@ def mixture_problem(dimension: int, measurements: int, seed: int, schedule: Nois
     return prior, observation, prior.posterior(observation)
 
 
-def _image(kind: str, schedule: str, view: str) -> Callable[[int], Problem]:
-    prior: list[GaussianMixturePrior] = []
+@cache
+def _image_prior(kind: str, schedule: str) -> GaussianMixturePrior:
+    return {"Gaussian": power_law_prior, "four modes": modes_prior}[kind](SCHEDULES[schedule])
 
+
+def _image(kind: str, schedule: str, view: str) -> Callable[[int], Problem]:
     def make(seed: int) -> Problem:
-        if not prior:
-            prior.append({"Gaussian": power_law_prior, "four modes": modes_prior}[kind](SCHEDULES[schedule]))
+        prior = _image_prior(kind, schedule)
         if view in ("half", "box"):
-            found = inpainting_problem(prior[0], view, NOISE_STD, torch.Generator().manual_seed(seed))
-            return prior[0], *found
+            return prior, *inpainting_problem(prior, view, NOISE_STD, torch.Generator().manual_seed(seed))
         operator = {"blur": operators.GaussianBlur(9, 1.5), "x2": operators.SuperResolution(2)}[view]
-        return image_problem(prior[0], operator, seed)
+        return image_problem(prior, operator, seed)
 
     return make
 

@@ -21,12 +21,12 @@ def chance(count: int, quantile: float = 3.09) -> float:
     return count * (1 - 2 / (9 * count) + quantile * (2 / (9 * count)) ** 0.5) ** 3
 
 
-def excess(prior: DiffusionPrior, observation: Observation, z0: Tensor, picture: Tensor) -> Tensor:
-    """|y - A D(z_0)|^2 over the most that a sample of the posterior is allowed, ``[batch]``: above 1 it is none.
+def excess(prior: DiffusionPrior, observation: Observation, picture: Tensor) -> Tensor:
+    """|y - A x|^2 over the most that a sample x of the posterior is allowed, ``[batch]``: above 1 it is none.
 
     Allowed is what the noise makes by chance and, through a mask, what the autoencoder leaves of this picture once its
-    known pixels are put back: a noise level below what the decoder can do is no fault of the sample. ``picture`` is the
-    decoded ``z0``.
+    known pixels are put back: a noise level below what the decoder can do is no fault of the sample. ``picture`` is
+    ``[batch, channels, height, width]`` in [-1, 1].
     """
     residual = observation.residual(picture)
     noise = observation.noise_std**2 * chance(int(observation.observed.sum()))

@@ -113,7 +113,7 @@ def _drawn_again(
 
     def missed(z0: Tensor) -> Tensor:
         with torch.no_grad():
-            return excess(prior, observation, z0, counted.decode(z0))
+            return excess(prior, observation, counted.decode(z0))
 
     worst = missed(z0)
     for _ in range(attempts - 1):
@@ -185,7 +185,7 @@ def sample_posterior(
             return refine(counted, observation, z, posterior.times[-1], settings, streams, report)
 
         z0 = draw(streams, report)
-        if settings.guidance != "kalman" or observation.likelihood.robust:
+        if settings.attempts == 1 or settings.guidance != "kalman" or observation.likelihood.robust:
             return z0
         return _drawn_again(prior, counted, observation, z0, draw, settings.attempts, streams, report)
 
