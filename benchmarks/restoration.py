@@ -67,22 +67,25 @@ LINEAR = {"pseudo-inverse": pseudo_inverse, "Wiener": wiener}
 ALL = [TRUE, *LINEAR, *METHODS]
 
 
-def measure(case: Case, method: str, count: int, budget: int | None) -> tuple[Tensor, Figures]:
+def measure(case: Case, method: str, count: int, restore: VIPaint | Sampler | None) -> tuple[Tensor, Figures]:
     """Samples of one scene, with their figures, denoiser evaluations and seconds a sample."""
     start, evaluations, observation = time.time(), 0.0, case.observation
-    if method == TRUE:
-        samples = case.completions(count, seed=4)
-    elif method in LINEAR:
-        samples = LINEAR[method](observation)
-    else:
-        prior = load_embedded_prior()
-        restore = METHODS[method]
-        if budget is not None and isinstance(restore, Sampler):
-            restore = restore.within(budget, prior, observation)
-        samples, cost = restore(prior, observation, count, torch.Generator().manual_seed(case.scene))
+    if restore:
+        generator = torch.Generator().manual_seed(case.scene)
+        samples, cost = restore(load_embedded_prior(), observation, count, generator)
         evaluations = cost.denoiser / count
+    else:
+        samples = case.completions(count, seed=4) if method == TRUE else LINEAR[method](observation)
     seconds = (time.time() - start) / count
     return samples, case.figures(samples) | {"evaluations": evaluations, "seconds": seconds}
+
+
+def within_budget(task: str, method: str, budget: int | None) -> VIPaint | Sampler | None:
+    """The method with the steps that the budget pays for on the first scene; none for true completions and such."""
+    restore = METHODS.get(method)
+    if budget is None or not isinstance(restore, Sampler):
+        return restore
+    return restore.within(budget, load_embedded_prior(), Case(task, 0).observation)
 
 
 def fits(task: str, method: str) -> bool:
@@ -91,19 +94,23 @@ def fits(task: str, method: str) -> bool:
 
 
 def run(task: str, method: str, options: argparse.Namespace, store: Store, progress: tqdm) -> None:
-    for scene in range(options.scenes):
-        progress.set_description(f"{task}: {method}")
-        if str(scene) not in store.read(task, method):
-            try:
-                samples, figures = measure(Case(task, scene), method, options.samples, options.budget)
-            except InputError as error:
-                progress.write(f"{method} refuses {task}: {error}")
-                return
+    """Every scene that the store has not; a method that cannot take the observation is left out."""
+    progress.set_description(f"{task}: {method}")
+    missing = [scene for scene in range(options.scenes) if str(scene) not in store.read(task, method)]
+    progress.update(options.scenes - len(missing))
+    if not missing:
+        return
+    folder = options.work / "samples" / task / method
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        restore = within_budget(task, method, options.budget)
+        for scene in missing:
+            samples, figures = measure(Case(task, scene), method, options.samples, restore)
             store.add(task, method, scene, figures)
-            folder = options.work / "samples" / task / method
-            folder.mkdir(parents=True, exist_ok=True)
             torch.save(samples.half(), folder / f"{scene}.pt")
-        progress.update()
+            progress.update()
+    except InputError as error:
+        progress.write(f"{method} refuses {task}: {error}")
 
 
 def tables(report: Report, store: Store, tasks: list[str], methods: list[str]) -> None:

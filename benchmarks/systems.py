@@ -13,7 +13,7 @@ from vipaint_ops import FitConfig, Observation, RefineConfig, SampleResult, fit_
 from vipaint_ops.prior import DiffusionPrior, Evaluations
 
 TRIAL_STEPS = 20
-"""Steps of the run that says what a step of a method costs."""
+"""Steps of the first run that says what a step of a method costs; the second has as many as that suggests."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,12 @@ class Sampler:
 
     def within(self, budget: int, prior: DiffusionPrior, observation: Observation) -> Sampler:
         """This sampler with the number of steps that takes about ``budget`` denoiser evaluations a sample."""
-        trial = replace(self, config=replace(self.config, steps=TRIAL_STEPS))
-        _, cost = trial(prior, observation, 1, torch.Generator().manual_seed(0))
-        return replace(self, config=replace(self.config, steps=max(1, round(TRIAL_STEPS * budget / cost.denoiser))))
+        steps = TRIAL_STEPS
+        for _ in range(2):
+            trial = replace(self, config=replace(self.config, steps=steps))
+            _, cost = trial(prior, observation, 1, torch.Generator().manual_seed(0))
+            steps = max(1, round(steps * budget / cost.denoiser))
+        return replace(self, config=replace(self.config, steps=steps))
 
 
 METHODS: dict[str, VIPaint | Sampler] = {
