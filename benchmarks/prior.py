@@ -95,10 +95,9 @@ def main() -> None:
         sheet = contact_sheet([("", s) for s in samples[:40].clamp(-1, 1)], columns=8, scale=2)
         Image.fromarray(sheet).save(arguments.sheet)
     groups = {"held-out scenes": held_out, "their reconstructions": autoencoded, "samples": samples}
-    print(
-        "\n| | symmetry error | edge | horizons differ > 1 px | sky palette | one sun | more | nearest train | 5 % | minus unseen |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    heads = ["symmetry error", "edge", "horizons differ > 1 px", "sky palette", "one sun", "more"]
+    heads += ["nearest training scene", "5 %", "minus nearest unseen scene"]
+    print("\n| | " + " | ".join(heads) + " |\n" + "|---" * (len(heads) + 1) + "|")
     for name, images in groups.items():
         unit = (images.clamp(-1, 1).numpy() + 1) / 2
         print(row(name, unit))
