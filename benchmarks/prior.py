@@ -32,15 +32,19 @@ UNSEEN_SEED = 10**6
 
 
 @torch.no_grad()
-def unconditional(prior, count: int, steps: int, seed: int = 0) -> Tensor:
-    """Ancestral samples (eta 1), even in time, decoded: ``[count, 3, 64, 64]``."""
+def unconditional(prior, count: int, steps: int, eta: float, seed: int = 0) -> Tensor:
+    """Samples, even in time, decoded: ``[count, 3, 64, 64]``.
+
+    ``eta`` 1 is ancestral. More noise than that, as far as a level has any, is the same law in small steps, and undoes
+    more of what the steps before did wrong (Karras et al. 2022, section 4).
+    """
     counted, streams = CountedPrior(prior), NoiseStreams(seed, range(count))
     times = even_times(1.0, steps)
     levels = [prior.schedule.level(t) for t in times] + [CLEAN]
     z = pure_noise(counted, times[0], streams)
     for i, t in enumerate(times):
-        mean, variance = reverse_mean(z, counted.denoise(z, t), levels[i + 1], levels[i])
-        z = mean + math.sqrt(variance) * streams.normal(z)
+        mean, variance = reverse_mean(z, counted.denoise(z, t), levels[i + 1], levels[i], eta)
+        z = mean + math.sqrt(min(variance, levels[i + 1].sigma ** 2)) * streams.normal(z)
     return prior.decode(z)
 
 
@@ -79,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--eta", type=float, default=1.5, help="noise of a step; 1 is ancestral, 0 DDIM (default 1.5)")
     parser.add_argument("--sheet", help="also write a sheet of 40 samples to this PNG")
     arguments = parser.parse_args()
     prior = load_embedded_prior()
@@ -88,9 +93,10 @@ def main() -> None:
         autoencoded = torch.cat([prior.decode(prior.encode(x)) for x in held_out.split(50)])
     psnr = metrics.psnr(autoencoded.clamp(-1, 1), held_out)
     print(f"autoencoder: {psnr.mean():.2f} dB mean, {psnr.min():.2f} dB worst of {len(psnr)} held-out scenes")
-    samples = torch.cat([unconditional(prior, 50, arguments.steps, s) for s in range(arguments.samples // 50)])
+    steps, eta = arguments.steps, arguments.eta
+    samples = torch.cat([unconditional(prior, 50, steps, eta, s) for s in range(arguments.samples // 50)])
     diverged = (~samples.isfinite() | (samples.abs() > 1.5)).flatten(1).any(1)
-    print(f"{len(samples)} unconditional samples, {arguments.steps} ancestral steps: {int(diverged.sum())} diverged")
+    print(f"{len(samples)} unconditional samples, {steps} steps, eta {eta:g}: {int(diverged.sum())} diverged")
     if arguments.sheet:
         sheet = contact_sheet([("", s) for s in samples[:40].clamp(-1, 1)], columns=8, scale=2)
         Image.fromarray(sheet).save(arguments.sheet)

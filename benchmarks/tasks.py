@@ -102,7 +102,9 @@ class Case:
         with torch.no_grad():
             own = metrics.psnr(prior.decode(prior.encode(self.truth)), self.truth, mask)
         true = self.completions(COMPLETIONS)
+        completed = mask * self.truth + (1 - mask) * samples
         figures = {
+            "completed": float(scene_checker.symmetry_error((completed.numpy() + 1) / 2).mean()),
             "below": (own - metrics.psnr(samples, self.truth, mask)).mean().item(),
             "distance": metrics.energy_distance(samples, true, mask),
         }
@@ -116,6 +118,7 @@ class Case:
 MASK_FIGURES = {
     "distance": "distance to true completions",
     "symmetry": "symmetry error",
+    "completed": "with the known pixels put back",
     "below": "observed, dB below autoencoder",
     "diversity": "pairwise distance",
     "sun in hole": "sun hidden: in hole",
