@@ -25,7 +25,7 @@ from tqdm import tqdm
 from benchmarks import systems
 from benchmarks.report import RESULTS, Figures, Report, Store, draw_intervals, paired
 from benchmarks.systems import Sampler, VIPaint
-from benchmarks.tasks import MASK_FIGURES, MASKS, OPERATOR_FIGURES, TASKS, Case
+from benchmarks.tasks import MASK_FIGURES, MASKS, OPERATOR_FIGURES, TASKS, Case, autoencoded
 from vipaint_ops import FitConfig, InputError, Observation, RefineConfig, load_embedded_prior
 
 DEFAULT = FitConfig(bound_every=0)
@@ -38,7 +38,7 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "VIPaint, DPS": VIPaint(DEFAULT, RefineConfig(guidance="dps", steps=100)),
     "VIPaint, 8 particles": VIPaint(DEFAULT, RefineConfig(particles=8)),
 }
-TRUE = "true completions"
+TRUE, AUTOENCODED = "true completions", "true completions, autoencoded"
 
 
 def pseudo_inverse(observation: Observation) -> Tensor:
@@ -64,7 +64,7 @@ def wiener(observation: Observation, iterations: int = 200, variance: float = 0.
 
 
 LINEAR = {"pseudo-inverse": pseudo_inverse, "Wiener": wiener}
-ALL = [TRUE, *LINEAR, *METHODS]
+ALL = [TRUE, AUTOENCODED, *LINEAR, *METHODS]
 
 
 def measure(case: Case, method: str, count: int, restore: VIPaint | Sampler | None) -> tuple[Tensor, Figures]:
@@ -74,8 +74,12 @@ def measure(case: Case, method: str, count: int, restore: VIPaint | Sampler | No
         generator = torch.Generator().manual_seed(case.scene)
         samples, cost = restore(load_embedded_prior(), observation, count, generator)
         evaluations = cost.denoiser / count
+    elif method in LINEAR:
+        samples = LINEAR[method](observation)
     else:
-        samples = case.completions(count, seed=4) if method == TRUE else LINEAR[method](observation)
+        samples = case.completions(count, seed=4)
+        if method == AUTOENCODED:
+            samples = autoencoded(samples)
     seconds = (time.time() - start) / count
     return samples, case.figures(samples) | {"evaluations": evaluations, "seconds": seconds}
 
@@ -90,7 +94,7 @@ def within_budget(task: str, method: str, budget: int | None) -> VIPaint | Sampl
 
 def fits(task: str, method: str) -> bool:
     """True completions are of holes, linear estimates of everything else."""
-    return method in METHODS or (task in MASKS) == (method == TRUE)
+    return method in METHODS or (task in MASKS) == (method in (TRUE, AUTOENCODED))
 
 
 def run(task: str, method: str, options: argparse.Namespace, store: Store, progress: tqdm) -> None:
@@ -121,8 +125,9 @@ def tables(report: Report, store: Store, tasks: list[str], methods: list[str]) -
         for method in methods:
             if found := store.intervals(task, method):
                 figures = [str(found.get(name, "")) for name in heads]
-                rows.append([method, *figures, f"{found['evaluations'].mean:.0f}", f"{found['seconds'].mean:.1f}"])
-        report.table(["method", *heads.values(), "evaluations/sample", "s/sample"], rows)
+                costs = [f"{found['evaluations'].mean:.0f}", f"{found['seconds'].mean:.1f}"]
+                rows.append([method, str(len(store.read(task, method))), *figures, *costs])
+        report.table(["method", "scenes", *heads.values(), "evaluations/sample", "s/sample"], rows)
 
 
 def main() -> None:

@@ -48,6 +48,13 @@ OPERATORS: dict[str, Operator] = {
 TASKS = [*MASKS, *OPERATORS]
 
 
+@torch.no_grad()
+def autoencoded(pictures: Tensor) -> Tensor:
+    """``pictures`` as the autoencoder makes them: the best that a latent prior could do."""
+    prior = load_embedded_prior()
+    return prior.decode(prior.encode(pictures))
+
+
 @dataclass(frozen=True)
 class Case:
     """One held-out scene in one task."""
@@ -98,9 +105,7 @@ class Case:
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
     def _of_a_hole(self, samples: Tensor, pixels: np.ndarray, mask: Tensor) -> dict[str, float]:
-        prior = load_embedded_prior()
-        with torch.no_grad():
-            own = metrics.psnr(prior.decode(prior.encode(self.truth)), self.truth, mask)
+        own = metrics.psnr(autoencoded(self.truth), self.truth, mask)
         true = self.completions(COMPLETIONS)
         completed = mask * self.truth + (1 - mask) * samples
         figures = {
