@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import resident, with_peak
+
 ROOT = Path(__file__).parents[1]
 UNET = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
@@ -34,18 +36,11 @@ AUTOENCODER = {
 }  # fmt: skip
 
 
-def resident(field: str) -> float:
-    """A line of the kernel's account of this process, in MiB: VmRSS now, VmHWM at its peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":"))
-
-
 def measured(work: Callable[[], Any]) -> dict[str, float]:
     """Run ``work`` and say what it took."""
-    before, start = resident("VmRSS"), time.time()
-    Path("/proc/self/clear_refs").write_text("5")
-    work()
-    return {"before": before, "extra": resident("VmHWM") - before, "seconds": time.time() - start}
+    before, start = resident(), time.time()
+    _, extra = with_peak(work)
+    return {"before": before, "extra": extra, "seconds": time.time() - start}
 
 
 def inside_comfyui(comfyui: Path, task: str, dtype_name: str, side: int, checkpointing: str) -> dict[str, float]:

@@ -11,7 +11,6 @@ Memory is how far the process rises during a call above what it held before, the
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from time import process_time
 
 import torch
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.memory import with_peak
 from benchmarks.report import Report, arguments, draw_intervals, interval
 from vipaint_ops.operators import (
     Blur,
@@ -70,15 +70,9 @@ def calls(operator: Operator, side: int, seed: int) -> dict[str, Callable[[], Te
 
 def measured(call: Callable[[], Tensor]) -> tuple[float, float]:
     """Processor seconds of a call, and the MB by which its peak exceeds what the process held before."""
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is held now
-    before, began = _held("VmHWM"), process_time()
-    call()
-    return process_time() - began, _held("VmHWM") - before
-
-
-def _held(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
+    began = process_time()
+    _, mebibytes = with_peak(call)
+    return process_time() - began, mebibytes * 2**20 / 1e6
 
 
 def against_summing(report: Report) -> list[dict[str, float]]:

@@ -37,7 +37,7 @@ class Interval(NamedTuple):
     half_width: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.half_width:.3f}"
+        return f"{self.mean:.3f}" if math.isnan(self.half_width) else f"{self.mean:.3f} ± {self.half_width:.3f}"
 
 
 def interval(values: Sequence[float]) -> Interval:

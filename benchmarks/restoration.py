@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks import systems
+from benchmarks.memory import with_peak
 from benchmarks.report import RESULTS, Figures, Report, Store, draw_intervals, paired
 from benchmarks.systems import Sampler, VIPaint
 from benchmarks.tasks import MASK_FIGURES, MASKS, OPERATOR_FIGURES, TASKS, Case, autoencoded
@@ -64,24 +65,28 @@ def wiener(observation: Observation, iterations: int = 200, variance: float = 0.
 
 
 LINEAR = {"pseudo-inverse": pseudo_inverse, "Wiener": wiener}
+COSTS = {"evaluations": "evaluations/sample", "seconds": "s/sample", "memory": "peak MiB"}
 ALL = [TRUE, AUTOENCODED, *LINEAR, *METHODS]
 
 
-def measure(case: Case, method: str, count: int, restore: VIPaint | Sampler | None) -> tuple[Tensor, Figures]:
-    """Samples of one scene, with their figures, denoiser evaluations and seconds a sample."""
-    start, evaluations, observation = time.time(), 0.0, case.observation
+def draw(case: Case, method: str, count: int, restore: VIPaint | Sampler | None) -> tuple[Tensor, float]:
+    """Samples of one scene, and the denoiser evaluations that one of them cost."""
     if restore:
         generator = torch.Generator().manual_seed(case.scene)
-        samples, cost = restore(load_embedded_prior(), observation, count, generator)
-        evaluations = cost.denoiser / count
-    elif method in LINEAR:
-        samples = LINEAR[method](observation)
-    else:
-        samples = case.completions(count, seed=4)
-        if method == AUTOENCODED:
-            samples = autoencoded(samples)
-    seconds = (time.time() - start) / count
-    return samples, case.figures(samples) | {"evaluations": evaluations, "seconds": seconds}
+        samples, cost = restore(load_embedded_prior(), case.observation, count, generator)
+        return samples, cost.denoiser / count
+    if method in LINEAR:
+        return LINEAR[method](case.observation), 0.0
+    true = case.completions(count, seed=4)
+    return autoencoded(true) if method == AUTOENCODED else true, 0.0
+
+
+def measure(case: Case, method: str, count: int, restore: VIPaint | Sampler | None) -> tuple[Tensor, Figures]:
+    """Samples of one scene with their figures, and what they cost: seconds of each, MiB of all at the peak."""
+    start = time.time()
+    (samples, evaluations), memory = with_peak(lambda: draw(case, method, count, restore))
+    costs = {"evaluations": evaluations, "seconds": (time.time() - start) / count, "memory": memory}
+    return samples, case.figures(samples) | costs
 
 
 def within_budget(task: str, method: str, budget: int | None) -> VIPaint | Sampler | None:
@@ -125,9 +130,9 @@ def tables(report: Report, store: Store, tasks: list[str], methods: list[str]) -
         for method in methods:
             if found := store.intervals(task, method):
                 figures = [str(found.get(name, "")) for name in heads]
-                costs = [f"{found['evaluations'].mean:.0f}", f"{found['seconds'].mean:.1f}"]
+                costs = [f"{found[name].mean:.0f}" for name in COSTS]
                 rows.append([method, str(len(store.read(task, method))), *figures, *costs])
-        report.table(["method", "scenes", *heads.values(), "evaluations/sample", "s/sample"], rows)
+        report.table(["method", "scenes", *heads.values(), *COSTS.values()], rows)
 
 
 def main() -> None:
