@@ -104,13 +104,17 @@ def _cell(found: dict[str, Interval], figures: list[str]) -> str:
 
 def plot(report: Report, store: Store, problems: list[str], methods: list[str]) -> None:
     """Error against evaluations: W1 for mixtures, the mean's error for image-like priors."""
+    from matplotlib import colormaps
+
+    methods = [m for m in methods if any(store.read(p, m) for p in problems)]
+    colours = colormaps["tab20"](range(len(methods)))
     for axes, problem in zip(report.panels(len(problems)), problems, strict=True):
         figure = "w1" if problem in MIXTURES else "mean"
-        for method in methods:
+        for method, colour in zip(methods, colours, strict=True):
             if found := store.intervals(problem, method):
                 cost, error = max(found["evaluations"].mean, 10), found[figure]
-                axes.errorbar(cost, error.mean, error.half_width, fmt="o", markersize=4, capsize=2)
-                axes.annotate(method, (cost, error.mean), (4, 3), textcoords="offset points", fontsize=6)
+                axes.errorbar(cost, error.mean, error.half_width, None, "o", c=colour, ms=4, capsize=2, label=method)
+        axes.legend(fontsize=5, frameon=False)
         axes.set(xscale="log", yscale="log", title=problem, xlabel="denoiser evaluations a sample", ylabel=figure)
 
 

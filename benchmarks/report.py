@@ -103,13 +103,14 @@ class Report:
         self.say("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
 
     def panels(self, count: int, width: float = 4.2, height: float = 3.2) -> list[Axes]:
-        """The plot's panels, side by side, sizes in inches."""
+        """The plot's panels, at most four side by side, sizes in inches."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        self._figure = Figure(figsize=(count * width, height), dpi=100, layout="constrained")
+        columns, rows = min(count, 4), -(-count // 4)
+        self._figure = Figure(figsize=(columns * width, rows * height), dpi=100, layout="constrained")
         FigureCanvasAgg(self._figure)
-        axes = list(self._figure.subplots(1, count, squeeze=False)[0])
+        axes = [self._figure.add_subplot(rows, columns, k + 1) for k in range(count)]
         for one in axes:
             one.spines[["top", "right"]].set_visible(False)
         return axes
