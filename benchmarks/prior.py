@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.report import interval
+from benchmarks.tasks import autoencoded
 from tools import scene_checker, scenes
 from tools.train_prior import HELD_OUT_SEED, TRAIN_SCENES, TRAIN_SEED
 from vipaint_ops import load_embedded_prior, metrics
@@ -65,10 +66,9 @@ def nearest_distance(images: np.ndarray, seed: int, batch: int = 500) -> np.ndar
     return np.sqrt(np.maximum(best, 0) / probe.shape[1])
 
 
-def row(name: str, images: np.ndarray) -> str:
+def row(name: str, images: np.ndarray, nearest: np.ndarray, unseen: np.ndarray) -> str:
     """Figures of ``images``; the distance to training scenes also beyond that to unseen ones, with its interval."""
-    nearest = nearest_distance(images, TRAIN_SEED)
-    excess = interval((nearest - nearest_distance(images, UNSEEN_SEED)).tolist())
+    excess = interval((nearest - unseen).tolist())
     found = scene_checker.check(images)
     suns = found["suns_left"] + found["suns_right"]
     return (
@@ -89,9 +89,8 @@ def main() -> None:
     prior = load_embedded_prior()
     truth = scenes.sample_scenes(arguments.samples, HELD_OUT_SEED)[0]
     held_out = torch.from_numpy(truth) * 2 - 1
-    with torch.no_grad():
-        autoencoded = torch.cat([prior.decode(prior.encode(x)) for x in held_out.split(50)])
-    psnr = metrics.psnr(autoencoded.clamp(-1, 1), held_out)
+    reconstructed = torch.cat([autoencoded(x) for x in held_out.split(50)])
+    psnr = metrics.psnr(reconstructed.clamp(-1, 1), held_out)
     print(f"autoencoder: {psnr.mean():.2f} dB mean, {psnr.min():.2f} dB worst of {len(psnr)} held-out scenes")
     steps, eta = arguments.steps, arguments.eta
     samples = torch.cat([unconditional(prior, 50, steps, eta, s) for s in range(arguments.samples // 50)])
@@ -100,13 +99,15 @@ def main() -> None:
     if arguments.sheet:
         sheet = contact_sheet([("", s) for s in samples[:40].clamp(-1, 1)], columns=8, scale=2)
         Image.fromarray(sheet).save(arguments.sheet)
-    groups = {"held-out scenes": held_out, "their reconstructions": autoencoded, "samples": samples}
+    groups = {"held-out scenes": held_out, "their reconstructions": reconstructed, "samples": samples}
     heads = ["symmetry error", "edge", "horizons differ > 1 px", "sky palette", "one sun", "more"]
     heads += ["nearest training scene", "5 %", "minus nearest unseen scene"]
     print("\n| | " + " | ".join(heads) + " |\n" + "|---" * (len(heads) + 1) + "|")
-    for name, images in groups.items():
-        unit = (images.clamp(-1, 1).numpy() + 1) / 2
-        print(row(name, unit))
+    pictures = [(images.clamp(-1, 1).numpy() + 1) / 2 for images in groups.values()]
+    ends = np.cumsum([len(images) for images in pictures])[:-1]
+    nearest, unseen = (np.split(nearest_distance(np.concatenate(pictures), s), ends) for s in (TRAIN_SEED, UNSEEN_SEED))
+    for figures in zip(groups, pictures, nearest, unseen, strict=True):
+        print(row(*figures))
 
 
 if __name__ == "__main__":

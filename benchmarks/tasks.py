@@ -18,7 +18,7 @@ from tools import scene_checker, scenes
 from tools.train_prior import to_unit
 from vipaint_ops import Observation, load_embedded_prior, metrics, operators
 from vipaint_ops.degrade import degrade
-from vipaint_ops.masks import box, brush_strokes, half_plane, random_pixels
+from vipaint_ops.masks import box, brush_strokes, composite, half_plane, random_pixels
 from vipaint_ops.operators import Operator
 
 HELD_OUT_SEED = 3
@@ -107,7 +107,7 @@ class Case:
     def _of_a_hole(self, samples: Tensor, pixels: np.ndarray, mask: Tensor) -> dict[str, float]:
         own = metrics.psnr(autoencoded(self.truth), self.truth, mask)
         true = self.completions(COMPLETIONS)
-        completed = mask * self.truth + (1 - mask) * samples
+        completed = composite(samples, self.truth, mask)
         figures = {
             "completed": float(scene_checker.symmetry_error((completed.numpy() + 1) / 2).mean()),
             "below": (own - metrics.psnr(samples, self.truth, mask)).mean().item(),

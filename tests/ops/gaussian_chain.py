@@ -3,12 +3,13 @@
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from vipaint_ops import HierarchicalPosterior, NoiseSchedule, Observation
+from vipaint_ops import HierarchicalPosterior, NoiseSchedule, Observation, operators
 from vipaint_ops.analytic import GaussianMixturePrior
 from vipaint_ops.noise import NoiseStreams
 from vipaint_ops.prior import CountedPrior
 from vipaint_ops.schedule import Level, posterior
 from vipaint_ops.vipaint.objective import bound_terms
+from vipaint_ops.vipaint.posterior import describe
 
 DOUBLE = torch.float64
 VP, FLOW = NoiseSchedule.scaled_linear(0.0015, 0.0195), NoiseSchedule.rectified_flow(3.0)
@@ -16,6 +17,20 @@ VP, FLOW = NoiseSchedule.scaled_linear(0.0015, 0.0195), NoiseSchedule.rectified_
 
 def draw(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
+
+def partly_seen(noise_std: float = 0.3) -> Observation:
+    """Five of the eight elements of a 2 x 4 latent."""
+    mask = torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 1]], dtype=DOUBLE)
+    return Observation(mask * draw(1, 2, 4, seed=4), operators.Inpainting(mask), noise_std)
+
+
+def unfitted(prior: GaussianMixturePrior, times: tuple[float, ...] = (0.7, 0.5)) -> HierarchicalPosterior:
+    """A posterior over 2 x 4 latents that knows nothing of any observation."""
+    means, gates = (draw(len(times), 2, 4, seed=seed) for seed in (5, 6))
+    posterior = HierarchicalPosterior(times, means, torch.full_like(means, -0.3), gates)
+    posterior.metadata = describe(prior)
+    return posterior
 
 
 def gaussian(schedule: NoiseSchedule = VP, shape: tuple[int, ...] = (2, 4), correlated: bool = True):

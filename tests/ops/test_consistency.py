@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
+from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian, partly_seen, unfitted
 from vipaint_ops import (
     FitConfig,
-    HierarchicalPosterior,
     InputError,
     Observation,
     RefineConfig,
@@ -16,7 +15,6 @@ from vipaint_ops import (
 )
 from vipaint_ops.analytic import GaussianMixturePrior
 from vipaint_ops.vipaint.consistency import TOLERATED, chance, excess
-from vipaint_ops.vipaint.posterior import describe
 
 SHAPE = (2, 4)
 both_schedules = pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
@@ -26,23 +24,10 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def observe(noise_std: float = 0.3) -> Observation:
-    mask = torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 1]], dtype=DOUBLE)
-    return Observation(mask * draw(1, *SHAPE, seed=4), operators.Inpainting(mask), noise_std)
-
-
-def unfitted(prior) -> HierarchicalPosterior:
-    """A posterior that knows nothing of the observation, so low that the chain cannot find back to it."""
-    posterior = HierarchicalPosterior(
-        (0.5, 0.001), draw(2, *SHAPE, seed=5), torch.full((2, *SHAPE), -0.3, dtype=DOUBLE), draw(2, *SHAPE, seed=6)
-    )
-    posterior.metadata = describe(prior)
-    return posterior
-
-
 def sample(prior, count: int, attempts: int, first: int = 0):
-    config = RefineConfig(steps=3, attempts=attempts)
-    return sample_posterior(prior, observe(), unfitted(prior), count, config, generator=seeded(), first=first)
+    """From a posterior that begins so low that the chain cannot find back to the observation."""
+    config, posterior = RefineConfig(steps=3, attempts=attempts), unfitted(prior, (0.5, 0.001))
+    return sample_posterior(prior, partly_seen(), posterior, count, config, generator=seeded(), first=first)
 
 
 @pytest.mark.parametrize(("count", "quantile"), [(1, 10.828), (10, 29.588), (100, 149.449), (1000, 1143.92)])
@@ -52,7 +37,7 @@ def test_chance_is_the_quantile_of_chi_square(count, quantile):
 
 def likely(prior, seed: int) -> Observation:
     """An observation of a draw of the prior."""
-    mask, picture = observe().operator.mask, prior.sample(1, seeded(seed))
+    mask, picture = partly_seen().operator.mask, prior.sample(1, seeded(seed))
     return Observation(mask * (picture + 0.3 * draw(1, *SHAPE, seed=seed)), operators.Inpainting(mask), 0.3)
 
 
@@ -65,7 +50,7 @@ def test_exact_samples_are_allowed():
 
 
 def test_excess_grows_as_the_square_of_the_residual():
-    prior, observation = gaussian(VP), observe()
+    prior, observation = gaussian(VP), partly_seen()
     shift = draw(3, *SHAPE, seed=7)
     one, three = (excess(prior, observation, z) for z in (observation.y + shift, observation.y + 3 * shift))
     torch.testing.assert_close(three, 9 * one)
@@ -83,7 +68,7 @@ def test_what_the_autoencoder_cannot_do_is_allowed_behind_a_mask(masked):
 
     plain = gaussian(VP)
     prior = Blind(plain.weights, plain.means, plain.covariances, VP)
-    observation = observe(1e-3)
+    observation = partly_seen(1e-3)
     if not masked:
         whole = operators.Linear(torch.eye(8, dtype=DOUBLE), SHAPE)
         observation = Observation(observation.y.flatten(1), whole, 1e-3)
@@ -96,7 +81,7 @@ def test_what_the_autoencoder_cannot_do_is_allowed_behind_a_mask(masked):
 def test_what_misses_the_observation_is_drawn_again_and_the_best_attempt_kept(schedule):
     prior = gaussian(schedule)
     once, thrice = sample(prior, 6, 1), sample(prior, 6, 3)
-    before, after = (excess(prior, observe(), r.images) for r in (once, thrice))
+    before, after = (excess(prior, partly_seen(), r.images) for r in (once, thrice))
     assert (before > 1).any() and (after <= before).all() and (after[before > 1] < before[before > 1]).any()
     kept = before <= 1
     torch.testing.assert_close(thrice.latents[kept], once.latents[kept], rtol=0, atol=0)

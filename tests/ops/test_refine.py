@@ -6,20 +6,16 @@ import pytest
 import torch
 
 from benchmarks.problems import inpainting_problem, power_law_prior
-from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
+from tests.ops.gaussian_chain import FLOW, VP, gaussian, partly_seen, unfitted
 from vipaint_ops import (
     FitConfig,
-    HierarchicalPosterior,
     InputError,
-    Observation,
     RefineConfig,
     fit_posterior,
-    operators,
     sample_posterior,
 )
 from vipaint_ops.ancestral import end_time, time_grid
 from vipaint_ops.guidance import GuidanceConfig
-from vipaint_ops.vipaint.posterior import describe
 
 SHAPE, SIZE = (2, 4), 8
 SHORT = RefineConfig(steps=3)
@@ -30,21 +26,9 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def observe() -> Observation:
-    mask = torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 1]], dtype=DOUBLE)
-    return Observation(mask * draw(1, *SHAPE, seed=4), operators.Inpainting(mask), 0.3)
-
-
-def hierarchy(prior, times=(0.7, 0.5)) -> HierarchicalPosterior:
-    means, gates = (draw(len(times), *SHAPE, seed=seed) for seed in (5, 6))
-    posterior = HierarchicalPosterior(times, means, torch.full_like(means, -0.3), gates)
-    posterior.metadata = describe(prior)
-    return posterior
-
-
 def sample(prior, count: int, config: RefineConfig = SHORT, seed: int = 0, posterior=None, **options):
-    posterior = posterior or hierarchy(prior)
-    return sample_posterior(prior, observe(), posterior, count, config, generator=seeded(seed), **options)
+    posterior = posterior or unfitted(prior)
+    return sample_posterior(prior, partly_seen(), posterior, count, config, generator=seeded(seed), **options)
 
 
 @pytest.mark.parametrize(("schedule", "mask"), [(VP, "half"), (FLOW, "box")], ids=["vp-half", "flow-box"])
@@ -110,7 +94,7 @@ def test_images_are_the_decoded_latents():
 def test_without_noise_the_chain_is_a_function_of_its_start():
     """eta = 0 and no spread: two posteriors of no width give one sample."""
     prior = gaussian()
-    posterior = hierarchy(prior)
+    posterior = unfitted(prior)
     posterior.log_stds.fill_(-40.0)
     config = RefineConfig(eta=0.0, steps=3, settings=GuidanceConfig(spread_iterations=0))
     samples = sample(prior, 3, config, posterior=posterior).latents
@@ -124,7 +108,7 @@ def test_the_cost_is_that_of_the_steps(steps):
     times = time_grid(prior.schedule, 0.5, end_time(prior.schedule, prior.data_std), steps)
     spread = sum(t > prior.schedule.time_at_ratio(settings.spread_above * prior.data_std) for t in times)
     result = sample(prior, count, RefineConfig(steps=steps, settings=settings))
-    walk = len(hierarchy(prior).times) - 1
+    walk = len(unfitted(prior).times) - 1
     assert result.evaluations.denoiser_forward == count * (walk + steps)
     assert result.evaluations.denoiser_backward == count * (3 * steps + 2 * spread)
 
@@ -139,14 +123,14 @@ def test_progress_runs_over_all_batches():
 def test_a_last_keypoint_below_the_end_of_the_chain_takes_one_step(schedule):
     """There is nowhere further down to go, and no step may lead up."""
     prior = gaussian(schedule)
-    result = sample(prior, 5, replace(SHORT, attempts=1), posterior=hierarchy(prior, (0.5, 0.001)))
+    result = sample(prior, 5, replace(SHORT, attempts=1), posterior=unfitted(prior, (0.5, 0.001)))
     assert result.evaluations.denoiser_forward == 5 * 2
     assert result.latents.isfinite().all()
 
 
 def test_a_posterior_of_another_prior_is_refused():
     with pytest.raises(InputError, match="schedule"):
-        sample(gaussian(VP), 1, posterior=hierarchy(gaussian(FLOW)))
+        sample(gaussian(VP), 1, posterior=unfitted(gaussian(FLOW)))
 
 
 @pytest.mark.parametrize(
