@@ -107,8 +107,8 @@ def fits(task: str, method: str) -> bool:
 def run(task: str, method: str, options: argparse.Namespace, store: Store, progress: tqdm) -> None:
     """Every scene that the store has not; a method that cannot take the observation is left out."""
     progress.set_description(f"{task}: {method}")
-    missing = [scene for scene in range(options.scenes) if str(scene) not in store.read(task, method)]
-    progress.update(options.scenes - len(missing))
+    missing = [scene for scene in options.scenes if str(scene) not in store.read(task, method)]
+    progress.update(len(options.scenes) - len(missing))
     if not missing:
         return
     folder = options.work / "samples" / task / method
@@ -139,7 +139,8 @@ def tables(report: Report, store: Store, tasks: list[str], methods: list[str]) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=64)
+    parser.add_argument("--scenes", type=int, default=64, help="how many (default 64)")
+    parser.add_argument("--first", type=int, default=0, help="the first scene (default 0)")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--tasks", nargs="*", default=TASKS, choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     parser.add_argument("--methods", nargs="*", default=ALL, choices=ALL, metavar="METHOD", help=", ".join(ALL))
@@ -147,17 +148,18 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/restoration"), help="where runs are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables, the raw numbers and the plot")
     options = parser.parse_args()
+    options.scenes = range(options.first, options.first + options.scenes)
     options.work = options.work / f"{options.samples}-{options.budget or 'defaults'}"
     store = Store(options.work)
     runs = [(task, method) for task, method in product(options.tasks, options.methods) if fits(task, method)]
-    progress = tqdm(total=len(runs) * options.scenes, mininterval=5)
+    progress = tqdm(total=len(runs) * len(options.scenes), mininterval=5)
     for task, method in runs:
         run(task, method, options, store, progress)
     progress.close()
     budget = f"about {options.budget} evaluations" if options.budget else "defaults"
     name = f"restoration_{options.budget}" if options.budget else "restoration"
     title = f"Restoration of 64-pixel scenes, {options.samples} samples each, {budget}"
-    report = Report(name, title, range(options.scenes), options.out)
+    report = Report(name, title, options.scenes, options.out)
     tables(report, store, options.tasks, options.methods)
     for rival in options.methods:
         for figure in ("distance", "psnr"):

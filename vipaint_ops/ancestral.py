@@ -105,7 +105,7 @@ def guided_chain(
     levels = [prior.schedule.level(t) for t in times] + [CLEAN]
     for i, t in enumerate(times):
         guided = CORRECTIONS[guidance](prior, observation, z, t, levels[i + 1], streams, config)
-        mean, variance = reverse_mean(z, guided.z0, levels[i + 1], levels[i], eta)
+        mean, variance = reverse_mean(z, guided.z0, levels[i + 1], levels[i], eta * guided.eta)
         z = mean + math.sqrt(variance) * streams.normal(z) if variance > 0 else mean
         if callback is not None:
             callback(Progress("sample", i + 1, len(times)))

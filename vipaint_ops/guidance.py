@@ -38,6 +38,8 @@ class GuidanceConfig:
         spread_iterations: Lanczos iterations for a draw from N(0, C), Kalman only; 0 adds no spread.
         spread_above: noise-to-signal ratio sigma / (alpha data_std) below which no spread is added: what it would
             add there is fine noise that the few solver iterations cannot keep out of the observed part.
+        spread_eta: factor on the eta of reverse steps where spread is drawn. From a draw of z_0 every eta leads to the
+            same law, and more fresh noise forgets more of what the steps before did wrong.
     """
 
     dps_scale: float = 1.0
@@ -45,14 +47,19 @@ class GuidanceConfig:
     solver_iterations: int = 3
     spread_iterations: int = 2
     spread_above: float = 0.5
+    spread_eta: float = 1.5
 
 
 @dataclass(frozen=True)
 class Guided:
-    """A corrected prediction: ``z0`` is a mean or, with spread, a draw from the law of z_0 given z_t and y."""
+    """A corrected prediction: ``z0`` is a mean or, with spread, a draw from the law of z_0 given z_t and y.
+
+    ``eta`` is a factor on that of the reverse step.
+    """
 
     prediction: Tensor
     z0: Tensor
+    eta: float = 1.0
 
 
 TOLERATED = 1.2
@@ -151,9 +158,8 @@ def kalman(prior, observation, z, t, s, streams, config) -> Guided:
     )
     behind = (left / (TOLERATED * chance).clamp(min=1e-30)) ** 4
     relaxed = 1 + common / dot(innovation, innovation) * (behind.clamp(1, config.over_relaxation) - 1)
-    return Guided(
-        model.z0, model.z0 + spread + column(relaxed, z) * krylov.solve(model.residual) - krylov.solve(predicted)
-    )
+    move = spread + column(relaxed, z) * krylov.solve(model.residual) - krylov.solve(predicted)
+    return Guided(model.z0, model.z0 + move, config.spread_eta)
 
 
 def _thorough_move(model: Linearised, iterations: int) -> Tensor:

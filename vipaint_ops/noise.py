@@ -15,7 +15,7 @@ class NoiseStreams:
     """
 
     def __init__(self, seed: int, rows: Sequence[int], first: Tensor | None = None):
-        self._first = first
+        self._first, self._seed, self._numbers = first, seed, list(rows)
         start = _scramble(seed)
         # torch's CPU generator reads the low 32 bits of a seed and no more, so they must depend on all of it.
         self._generators = [torch.Generator().manual_seed(_scramble(start + row) % 2**32) for row in rows]
@@ -32,9 +32,15 @@ class NoiseStreams:
 
     def only(self, rows: Sequence[int]) -> NoiseStreams:
         """The streams of some rows: what is drawn from them here is drawn from them there."""
-        part = NoiseStreams(0, ())
+        part = NoiseStreams(self._seed, ())
         part._generators = [self._generators[row] for row in rows]
+        part._numbers = [self._numbers[row] for row in rows]
         return part
+
+    def dealt(self, count: int) -> Tensor:
+        """A number below ``count`` for each row: ``count`` consecutive streams of a seed have them all, shuffled."""
+        deck = torch.randperm(count, generator=torch.Generator().manual_seed(_scramble(self._seed) % 2**32))
+        return deck[[number % count for number in self._numbers]]
 
     def first(self, like: Tensor) -> Tensor:
         """The noise that a chain begins from: what the caller gave, or else drawn."""

@@ -31,8 +31,8 @@ class Populations:
         tempering: the smallest exponent that each population's weights had to be raised to, 1 for none:
             ``[populations]``. With many measurements weights degenerate, and below 1 the samples follow the guided
             chain more than the posterior.
-        log_evidence: estimates of ln p(y) in nats, ``[populations]``; NaN where weights were tempered, or are
-            known only up to a constant.
+        log_evidence: estimates of ln p(y) in nats, ``[populations]``; NaN where weights were tempered, are known
+            only up to a constant, or began from draws that knew of y.
     """
 
     size: int
@@ -48,7 +48,7 @@ class Populations:
                 f"{text}, after the weights had to be raised to the power {self.tempering.min():.2g}: too many "
                 "measurements for weights, so that the samples follow the guided chain more than the posterior"
             )
-        return f"{text}, ln p(y) = {self.evidence():.2f} nats"
+        return text if self.log_evidence.isnan().any() else f"{text}, ln p(y) = {self.evidence():.2f} nats"
 
     def evidence(self) -> float:
         """ln of the mean of p(y) over populations: unbiased before the logarithm."""
@@ -89,6 +89,11 @@ def tempered(log_weights: Tensor) -> Tensor:
     return torch.where(enough, 1.0, low)
 
 
+def weighs_exactly(observation: Observation) -> bool:
+    """Whether there are few enough measurements, :data:`~.twist.FEW` at most, for weights that do not degenerate."""
+    return int(observation.observed.sum()) <= FEW
+
+
 def particle_chain(
     prior: CountedPrior,
     observation: Observation,
@@ -99,6 +104,7 @@ def particle_chain(
     config: GuidanceConfig,
     streams: NoiseStreams,
     callback: Callback | None = None,
+    weighed: bool = False,
 ) -> tuple[Tensor, Populations]:
     """Run populations of ``size`` particles from ``z`` at ``times[0]`` to clean latents of equal weight.
 
@@ -111,16 +117,20 @@ def particle_chain(
         log_weights: ln p(z) - ln q(z) of the law q that ``z`` was drawn from, ``[populations x size]``; none where
             it is p itself, or unknown.
         times: decreasing; the last is followed by the step to the clean latent.
+        weighed: whether ``z`` is drawn from p(z | y), as nearly as is known: weights are then even to begin with, and
+            say nothing of p(y).
     """
     levels = [prior.schedule.level(t) for t in times] + [CLEAN]
-    few = int(observation.observed.sum()) <= FEW
+    few = weighs_exactly(observation)
     make = ExactTwist if few else ScalarTwist
     foreseen = torch.zeros(len(z), dtype=torch.float64, device=z.device)
     carried = (foreseen if log_weights is None or not few else log_weights.double()).view(-1, size)
-    evidence = torch.zeros(len(carried), dtype=torch.float64, device=z.device)
+    evidence, known = torch.zeros(len(carried), dtype=torch.float64, device=z.device), few and not weighed
     effective, exponent = torch.ones_like(evidence), torch.ones_like(evidence)
     for i, t in enumerate(times):
         twist: Twist = make(prior, observation, z, t, config, streams)
+        if weighed and i == 0:
+            foreseen = twist.log_likelihood
         carried = carried + (twist.log_likelihood - foreseen).view(-1, size)
         if not few:
             power = tempered(carried)
@@ -133,7 +143,7 @@ def particle_chain(
         z, foreseen = twist.step(rows, levels[i + 1])
         if callback is not None:
             callback(Progress("sample", i + 1, len(times)))
-    return z, Populations(size, effective, exponent, evidence if few else torch.full_like(evidence, math.nan))
+    return z, Populations(size, effective, exponent, evidence if known else torch.full_like(evidence, math.nan))
 
 
 def _drawn_again(log_weights: Tensor, again: Tensor, streams: NoiseStreams) -> tuple[Tensor, Tensor, Tensor]:

@@ -73,10 +73,11 @@ def bridge(e: Level, s: Level, t: Level) -> Posterior:
 def reverse_mean(z: Tensor, z0: Tensor, s: Level, t: Level, eta: float = 1.0) -> tuple[Tensor, float]:
     """Mean and variance of the reverse step from ``t`` to ``s`` given a prediction of z_0.
 
-    DDIM (eq. 12) written for any schedule: eta = 0 is deterministic, eta = 1 exact ancestral sampling.
+    DDIM (eq. 12) written for any schedule: eta = 0 is deterministic, eta = 1 exact ancestral sampling, and more draws
+    more of the noise afresh, at most all of it.
     """
-    variance = eta**2 * posterior(s, t).variance
-    noise = math.sqrt(max(s.sigma**2 - variance, 0.0)) / t.sigma
+    variance = min(eta**2 * posterior(s, t).variance, s.sigma**2)
+    noise = math.sqrt(s.sigma**2 - variance) / t.sigma
     return s.alpha * z0 + noise * (z - t.alpha * z0), variance
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 from typing import Protocol
 
 import torch
@@ -20,7 +21,7 @@ from .objective import BoundTerms, bound_terms, top_kl
 from .posterior import HierarchicalPosterior, check_times, describe
 from .published_v1 import PublishedV1
 from .published_v2 import KEYPOINT_RATIOS, PublishedV2
-from .start import guided_draws, keypoint_times, matched_posterior
+from .start import guided_draws, keypoint_times, matched_posterior, weighed_draws
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class FitConfig:
         betas: Adam's.
         rate_decay: factor on all learning rates after every ten iterations.
         start_chains, start_steps: the guided run that the parameters start from, where the objective is the bound.
+        components: how many posteriors are fitted at once, each around a draw of its own; their mixture is sampled. See
+            :meth:`several`.
         eta: of the prior's transitions; 1 is exact ancestral sampling.
         objective: what is descended, and from where: a name in :data:`RECIPES`.
         bound_every: iterations between evaluations of the whole bound, for the curves, where the objective is the
@@ -59,6 +62,7 @@ class FitConfig:
     rate_decay: float = 1.0
     start_chains: int = 8
     start_steps: int = 8
+    components: int = 1
     eta: float = 1.0
     objective: str = "bound"
     bound_every: int = 10
@@ -72,14 +76,25 @@ class FitConfig:
         ratios = self.keypoint_ratios
         if not ratios or ratios[-1] <= 0 or any(a <= b for a, b in pairwise(ratios)):
             raise InputError(f"keypoint_ratios are {list(ratios)}; give one or more positive ones, decreasing")
-        for name, least in (("iterations", 0), ("samples", 1), ("start_chains", 2), ("start_steps", 1)):
+        least_of = {"iterations": 0, "samples": 1, "start_chains": 2, "start_steps": 1, "components": 1}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if not 0 < self.eta <= 1:
             raise InputError(f"eta is {self.eta}; it must be above 0 and at most 1")
         if self.objective not in RECIPES:
             raise InputError(f"objective is {self.objective!r}; choose one of {', '.join(RECIPES)}")
+        if self.components > 1 and self.objective != "bound":
+            raise InputError(f"components is {self.components}; the setting {self.objective} fits one posterior: set 1")
         check_perceptual(self.perceptual_weight, self.perceptual)
+
+    @classmethod
+    def several(cls, components: int = 64) -> FitConfig:
+        """Posteriors around finished draws, weighed by y where measurements are few (docs/method.md, section 8).
+
+        They lie where a draw is told from its like, and gain nothing from iterations (docs/results.md).
+        """
+        return cls(components=components, keypoint_ratios=(0.4,), iterations=0, start_steps=30)
 
     @classmethod
     def fast(cls) -> FitConfig:
@@ -133,9 +148,20 @@ class _Bound:
             if callback is not None:
                 callback(Progress("start", progress.step, progress.total))
 
-        config, streams = self._config, NoiseStreams(seed, range(self._config.start_chains))
-        draws = guided_draws(self._counted, self._observation, times[-1], config.start_steps, streams, report)
-        return matched_posterior(self._counted, times, draws, config.eta, streams)
+        config, counted = self._config, self._counted
+        streams = NoiseStreams(seed, range(config.start_chains))
+        if config.components > 1:
+            draws, made = weighed_draws(
+                counted, self._observation, config.components, config.start_steps, config.start_chains, seed, report
+            )
+            around = [draw.expand(config.start_chains, *draw.shape) for draw in draws]
+            posterior = HierarchicalPosterior.joined(
+                [matched_posterior(counted, times, alike, config.eta, streams) for alike in around]
+            )
+            posterior.metadata["start"] = made
+            return posterior
+        draws = guided_draws(counted, self._observation, times[-1], config.start_steps, streams, report)
+        return matched_posterior(counted, times, draws, config.eta, streams)
 
     def loss(self, posterior: HierarchicalPosterior, streams: NoiseStreams) -> BoundTerms:
         return bound_terms(self._counted, self._observation, posterior, streams.rows, streams, self._perceptual)
@@ -181,19 +207,41 @@ def fit_posterior(
     seed = NoiseStreams.seed_from(generator)
     times = config.keypoints or keypoint_times(prior.schedule, prior.data_std, config.keypoint_ratios)
     recipe = RECIPES[config.objective](prior, counted, observation, config)
-    posterior = recipe.start(times, seed + 1, callback)
+    start = recipe.start(times, seed + 1, callback)
+    parts, total = start.parts(), start.components * config.iterations
+    walks, curves = (NoiseStreams(seed + i, range(config.samples)) for i in (2, 3))
+    for number, part in enumerate(parts):
+
+        def report(progress: Progress, done: int = number * config.iterations) -> None:
+            if callback is not None:
+                callback(Progress("fit", done + progress.step, total, progress.terms))
+
+        _descend(recipe, part, counted, config, walks, curves, report)
+    posterior = HierarchicalPosterior.joined(parts)
+    records = zip(*(part.history for part in parts), strict=True)
+    posterior.history = [{name: fmean(r[name] for r in same) for name in same[0]} for same in records]
+    fitted = {"iterations": str(config.iterations), "noise_std": str(observation.noise_std)}
+    posterior.metadata = describe(prior) | start.metadata | fitted
+    posterior.evaluations = counted.evaluations
+    return posterior
+
+
+def _descend(
+    recipe: Recipe, posterior: HierarchicalPosterior, counted: CountedPrior, config: FitConfig, walks: NoiseStreams,
+    curves: NoiseStreams, callback: Callback,
+) -> None:  # fmt: skip
+    """Adam from where ``posterior`` is; its history is written, its tensors end up detached."""
     parameters = [posterior.means, posterior.log_stds, posterior.gates]
-    rates = [config.mean_rate * prior.data_std, config.log_std_rate, config.gate_rate]
+    rates = [config.mean_rate * counted.data_std, config.log_std_rate, config.gate_rate]
     optimiser = torch.optim.Adam(
         [{"params": [p], "lr": rate} for p, rate in zip(parameters, rates, strict=True)], betas=config.betas
     )
     decay = torch.optim.lr_scheduler.StepLR(optimiser, step_size=10, gamma=config.rate_decay)
-    streams, bound_streams = (NoiseStreams(seed + i, range(config.samples)) for i in (2, 3))
     for iteration in range(config.iterations):
         with torch.enable_grad():
             for parameter in parameters:
                 parameter.requires_grad_()
-            terms = recipe.loss(posterior, streams)
+            terms = recipe.loss(posterior, walks)
             gradients = torch.autograd.grad(terms.loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.requires_grad_(False).grad = gradient
@@ -201,16 +249,11 @@ def fit_posterior(
         decay.step()
         record = _summary(terms)
         if config.objective == "bound" and config.bound_every and (iteration + 1) % config.bound_every == 0:
-            top = top_kl(counted, posterior, config.samples, bound_streams).mean().item()
+            top = top_kl(counted, posterior, config.samples, curves).mean().item()
             record |= {"top_kl": top, "bound": -(record["likelihood"] + record["transitions"] + top)}
         posterior.history.append(record)
-        if callback is not None:
-            callback(Progress("fit", iteration + 1, config.iterations, record))
+        callback(Progress("fit", iteration + 1, config.iterations, record))
     posterior.means, posterior.log_stds, posterior.gates = (p.detach() for p in parameters)
-    fitted = {"iterations": str(config.iterations), "noise_std": str(observation.noise_std)}
-    posterior.metadata = describe(prior) | fitted
-    posterior.evaluations = counted.evaluations
-    return posterior
 
 
 def _summary(terms: BoundTerms) -> dict[str, float]:

@@ -4,7 +4,8 @@ Keypoints t_K = T_e > ... > t_1 = T_s:
     q(z_K)           = N(alpha_K mu_K, tau_K^2)
     q(z_i | z_{i+1}) = N(g_i m_p(z_{i+1}) + (1 - g_i) alpha_i mu_i, tau_i^2),   g = sigmoid(gamma),
 with m_p the mean of the prior's own reverse step and mu, tau, gamma of the latent's shape
-(VIPaint, section 4.1, in any schedule). Other families, of the published codes, are in families.py.
+(VIPaint, section 4.1, in any schedule). Other families, of the published codes, are in families.py. Several of them at
+once are their mixture, in even parts.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class HierarchicalPosterior:
         gates: gamma, same shape; the first is unused.
         eta: of the prior's reverse step m_p.
         family: what the parameters mean, a name in :data:`vipaint_ops.vipaint.families.FAMILIES`.
+        components: how many posteriors these are; where several, tensors are ``[K, components, *latent_shape]``.
 
     Attributes:
         metadata: strings that say what it was fitted to; written into the file.
@@ -69,8 +71,9 @@ class HierarchicalPosterior:
         gates: Tensor,
         eta: float = 1.0,
         family: str = "gated",
+        components: int = 1,
     ):
-        self.times, self.eta, self.family = tuple(times), eta, family
+        self.times, self.eta, self.family, self.components = tuple(times), eta, family, components
         self.means, self.log_stds, self.gates = means, log_stds, gates
         self.metadata: dict[str, str] = {}
         self.history: list[dict[str, float]] = []
@@ -79,12 +82,39 @@ class HierarchicalPosterior:
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """Shape of one latent, without batch."""
-        return tuple(self.means.shape[1:])
+        return tuple(self.means.shape[1 if self.components == 1 else 2 :])
+
+    @property
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.means, self.log_stds, self.gates
+
+    def parts(self) -> list[HierarchicalPosterior]:
+        """The components, each a posterior of its own, without history and metadata; alone, itself."""
+        if self.components == 1:
+            return [self]
+        split = zip(*(tensor.unbind(1) for tensor in self._tensors), strict=True)
+        return [HierarchicalPosterior(self.times, mu, tau, gamma, self.eta, self.family) for mu, tau, gamma in split]
+
+    @staticmethod
+    def joined(parts: list[HierarchicalPosterior]) -> HierarchicalPosterior:
+        """The mixture of ``parts`` in even shares, which have keypoints, eta and family in common; of one, itself."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        mu, tau, gamma = (torch.stack(same, 1) for same in zip(*(part._tensors for part in parts), strict=True))
+        return HierarchicalPosterior(first.times, mu, tau, gamma, first.eta, first.family, len(parts))
 
     def walk(self, prior: CountedPrior, count: int, streams: NoiseStreams) -> Iterator[Keypoint]:
-        """Draw ``count`` latents at every keypoint, top first; differentiable in the parameters."""
+        """Draw ``count`` latents at every keypoint, top first; differentiable in the parameters.
+
+        Of several components every row has one, the components in turn.
+        """
         family, levels = FAMILIES[self.family], [prior.schedule.level(t) for t in self.times]
-        mean, log_std = family.top(self.means[0], self.log_stds[0], levels)
+        means, log_stds, gates = self._tensors
+        if self.components > 1:
+            rows = streams.dealt(self.components)
+            means, log_stds, gates = means[:, rows], log_stds[:, rows], gates[:, rows]
+        mean, log_std = family.top(means[0], log_stds[0], levels)
         mean = mean.expand(count, *self.latent_shape)
         z = mean + log_std.exp() * streams.normal(mean)
         yield Keypoint(self.times[0], levels[0], z, mean, log_std, None, None, 0.0)
@@ -93,7 +123,7 @@ class HierarchicalPosterior:
             prediction = prior.denoise(z, self.times[k - 1])
             p_mean, p_variance = reverse_mean(z, prediction, level, above, self.eta)
             step = Step(above, level, z, prediction, p_mean)
-            mean, log_std = family.step(self.means[k], self.log_stds[k], self.gates[k], step)
+            mean, log_std = family.step(means[k], log_stds[k], gates[k], step)
             z = mean + log_std.exp() * streams.normal(mean)
             yield Keypoint(self.times[k], level, z, mean, log_std, prediction, p_mean, p_variance)
 
@@ -137,8 +167,8 @@ class HierarchicalPosterior:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> HierarchicalPosterior:
         """A copy with its tensors on ``device`` in ``dtype``; history and metadata are shared."""
-        means, log_stds, gates = (getattr(self, name).to(device, dtype) for name in _TENSORS)
-        copy = HierarchicalPosterior(self.times, means, log_stds, gates, self.eta, self.family)
+        mu, tau, gamma = (tensor.to(device, dtype) for tensor in self._tensors)
+        copy = HierarchicalPosterior(self.times, mu, tau, gamma, self.eta, self.family, self.components)
         copy.metadata, copy.history, copy.evaluations = self.metadata, self.history, self.evaluations
         return copy
 
@@ -146,8 +176,9 @@ class HierarchicalPosterior:
         """Write a safetensors file whose metadata can be read without loading it."""
         header = dict(self.metadata, format=FORMAT, times=json.dumps(self.times), eta=json.dumps(self.eta))
         header |= {"history": json.dumps(self.history), "evaluations": json.dumps(vars(self.evaluations))}
-        header["family"] = self.family
-        save_file({name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}, str(path), header)
+        header |= {"family": self.family, "components": str(self.components)}
+        tensors = [tensor.detach().cpu().contiguous() for tensor in self._tensors]
+        save_file(dict(zip(_TENSORS, tensors, strict=True)), str(path), header)
 
     @classmethod
     def load(cls, path: str | Path) -> HierarchicalPosterior:
@@ -161,10 +192,11 @@ class HierarchicalPosterior:
                 header = dict(file.metadata() or {})
                 if header.pop("format", None) != FORMAT:
                     raise InputError(f"{path} is not a VIPaint posterior (its format is not {FORMAT!r})")
-                means, log_stds, gates = (file.get_tensor(name) for name in _TENSORS)
+                mu, tau, gamma = (file.get_tensor(name) for name in _TENSORS)
             times, eta = json.loads(header.pop("times")), json.loads(header.pop("eta"))
             history, evaluations = json.loads(header.pop("history")), json.loads(header.pop("evaluations"))
-            posterior = cls(times, means, log_stds, gates, eta, header.pop("family", "gated"))
+            family, components = header.pop("family", "gated"), int(header.pop("components", "1"))
+            posterior = cls(times, mu, tau, gamma, eta, family, components)
             posterior.history, posterior.evaluations = history, Evaluations(**evaluations)
             posterior._check_content(path)
         except InputError:
@@ -177,10 +209,12 @@ class HierarchicalPosterior:
         return posterior
 
     def _check_content(self, path: str | Path) -> None:
-        shape = (len(self.times), *self.latent_shape)
-        for tensor in (getattr(self, name) for name in _TENSORS):
+        shape = (len(self.times), *((self.components,) if self.components != 1 else ()), *self.latent_shape)
+        for tensor in self._tensors:
             if tensor.shape != shape or not tensor.is_floating_point() or not tensor.isfinite().all():
                 raise InputError(f"{path} is damaged: its tensors disagree in shape or are not finite; fit it again")
+        if self.components < 1:
+            raise InputError(f"{path} is damaged: it has {self.components} components; fit it again")
         if self.family not in FAMILIES:
             raise InputError(f"{path} holds a posterior of the unknown family {self.family!r}; fit it again")
         check_times(self.times)

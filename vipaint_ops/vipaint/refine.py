@@ -131,14 +131,16 @@ def _particles(
     prior: CountedPrior, observation: Observation, q: HierarchicalPosterior, config: RefineConfig,
     streams: NoiseStreams, callback: Callback,
 ) -> tuple[Tensor, Populations]:  # fmt: skip
-    """The fitted posterior as the proposal of a particle filter."""
+    """The fitted posterior as the proposal of a particle filter; several are taken to have weighed y already."""
     with torch.no_grad():
         walk = list(q.walk(prior, streams.rows, streams))
     times = time_grid(prior.schedule, q.times[-1], end_time(prior.schedule, prior.data_std), config.steps)
-    log_weights = log_ratio(walk, prior.data_std)
+    weighed = q.components > 1
+    log_weights = None if weighed else log_ratio(walk, prior.data_std)
     return particle_chain(
-        prior, observation, walk[-1].z, log_weights, times, config.particles, config.settings, streams, callback
-    )
+        prior, observation, walk[-1].z, log_weights, times, config.particles, config.settings, streams, callback,
+        weighed,
+    )  # fmt: skip
 
 
 def sample_posterior(

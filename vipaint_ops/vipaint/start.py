@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ancestral import guided_chain, pure_noise, start_time, time_grid
+from ..ancestral import end_time, guided_chain, pure_noise, start_time, time_grid
 from ..guidance import GuidanceConfig
 from ..noise import NoiseStreams
 from ..observation import Observation
+from ..particles import particle_chain, weighs_exactly
 from ..prior import CountedPrior
 from ..progress import Callback
 from ..schedule import Level, NoiseSchedule, reverse_mean, transition
@@ -35,6 +36,33 @@ def guided_draws(
     z = pure_noise(prior, start, streams)
     times = time_grid(prior.schedule, start, end, steps)
     return guided_chain(prior, observation, z, times, "kalman", GuidanceConfig(), streams, callback=callback)
+
+
+def weighed_draws(
+    prior: CountedPrior,
+    observation: Observation,
+    count: int,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    callback: Callback | None = None,
+) -> tuple[Tensor, str]:
+    """``count`` finished draws of z_0 given y, of even weight, and in words what made them so.
+
+    A few measurements weigh them: they are one population of particles. Of many, weights would degenerate to those of
+    one draw; then they are guided chains, ``batch_size`` at a time.
+    """
+    end = end_time(prior.schedule, prior.data_std)
+    if weighs_exactly(observation) and not observation.likelihood.robust:
+        streams, start = NoiseStreams(seed, range(count)), start_time(prior.schedule, prior.data_std)
+        z, times = pure_noise(prior, start, streams), time_grid(prior.schedule, start, end, steps)
+        draws, population = particle_chain(
+            prior, observation, z, None, times, count, GuidanceConfig(), streams, callback
+        )
+        return draws, str(population)
+    batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
+    chains = [guided_draws(prior, observation, end, steps, NoiseStreams(seed, b), callback) for b in batches]
+    return torch.cat(chains), f"{count} guided chains, not weighed: too many measurements for weights"
 
 
 def matched_posterior(
