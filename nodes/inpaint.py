@@ -10,7 +10,7 @@ from comfy_execution.graph_utils import GraphBuilder
 from .composite import FEATHER_TOOLTIP, MATCH_TOOLTIP
 from .observe import noise_input
 from .posterior import VAE_TOOLTIP
-from .presets import FITS, GUIDANCE_OF_FIT, STEPS_OF_FIT
+from .presets import GUIDANCE_OF_FIT, RESTORE_FITS, STEPS_OF_FIT
 from .sockets import SEED, output
 
 LINK = {"rawLink": True}
@@ -38,7 +38,7 @@ def sampling_inputs() -> list[Any]:
             "more makes samples alike.",
         ),
         io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="How many restorations to draw."),
-        io.Combo.Input("preset", options=list(FITS), default="quality", tooltip="As in Fit Posterior."),
+        io.Combo.Input("preset", options=RESTORE_FITS, default="quality", tooltip="As in Fit Posterior."),
         noise_input(),
     ]  # fmt: skip
 

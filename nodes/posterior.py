@@ -9,6 +9,7 @@ from torch import Tensor
 from ..vipaint_ops import plots
 from ..vipaint_ops.ancestral import SampleResult
 from ..vipaint_ops.errors import InputError
+from ..vipaint_ops.particles import weighs_exactly
 from ..vipaint_ops.pictures import crop_to
 from ..vipaint_ops.vipaint import HierarchicalPosterior, fit_posterior, sample_posterior
 from .host import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
@@ -43,8 +44,9 @@ class FitPosterior(io.ComfyNode):
                 io.Int.Input("seed", **SEED, tooltip="The same seed gives the same fit."),
                 io.Combo.Input(
                     "preset", options=list(FITS), default="quality",
-                    tooltip="quality: 50 iterations. fast: half of them with half the walks. published v1 and v2: the "
-                    "two published settings, errors included, for comparison.",
+                    tooltip="quality: 50 iterations. fast: half of them with half the walks. several: 64 posteriors "
+                    "at once, unfitted, for a handful of measurements with many explanations. published v1 and v2: "
+                    "the two published settings, errors included, for comparison.",
                 ),
                 io.String.Input(
                     "keypoints", default="",
@@ -79,11 +81,18 @@ class FitPosterior(io.ComfyNode):
                     tooltip="Weight of a perceptual distance (LPIPS) beside the likelihood. Above 0 it needs the "
                     "Python package lpips, which downloads its weights. 0: none.",
                 ),
+                io.Int.Input(
+                    "components", default=0, min=0, max=256, optional=True,
+                    tooltip="Posteriors fitted at once, each around a draw of its own, of which the samples take turns. "
+                    "With a handful of measurements the draws are weighed by them, and the samples reach every mode; "
+                    "with a picture they are as many layouts. 0: the preset's, which is 1 but for several.",
+                ),
             ],
             outputs=[
                 output(PosteriorSocket, "posterior", "For Sample Posterior and Save Posterior."),
                 output(io.Image, "loss_plot", "The terms of the bound over the iterations, in nats."),
                 output(io.Image, "keypoint_preview", "What the model expects of four draws at each keypoint."),
+                output(io.String, "report", "What the fit cost, and how several posteriors came by their weights."),
             ],
         )  # fmt: skip
 
@@ -99,11 +108,11 @@ class FitPosterior(io.ComfyNode):
     @classmethod
     def execute(
         cls, guider, vae, observation, seed, preset, keypoints, iterations, samples, mean_rate, log_std_rate,
-        gate_rate, checkpointing, perceptual_weight=0.0,
+        gate_rate, checkpointing, perceptual_weight=0.0, components=0,
     ) -> io.NodeOutput:  # fmt: skip
         config = fit_config(
             preset, keypoints, iterations, samples=samples, mean_rate=mean_rate, log_std_rate=log_std_rate,
-            gate_rate=gate_rate, perceptual_weight=perceptual_weight,
+            gate_rate=gate_rate, perceptual_weight=perceptual_weight, components=components,
         )  # fmt: skip
         padded, sides, size = pad_to_model(observation, vae)
 
@@ -117,13 +126,17 @@ class FitPosterior(io.ComfyNode):
             ]
             return posterior.to(torch.device("cpu"), torch.float32), expected
 
-        rows = max(config.samples, config.start_chains)
+        weighed = config.components if weighs_exactly(observation) else 1
+        rows = max(config.samples, config.start_chains, weighed)
         posterior, expected = with_host_prior(guider, vae, sides, fit, rows=rows, checkpointing=checkpointing)
         if not posterior.means.isfinite().all():
             raise InputError(_NOT_FINITE)
         posterior.metadata["observation"] = observation.digest
         curves = plots.fit_curves(posterior.history) if posterior.history else plots.contact_sheet(expected, _DRAWS)
-        return io.NodeOutput(posterior, _sheet(curves), _sheet(plots.contact_sheet(expected, _DRAWS)))
+        report = f"{posterior.evaluations.denoiser} denoiser evaluations"
+        if made := posterior.metadata.get("start"):
+            report = f"{posterior.components} posteriors, {report}: {made}"
+        return io.NodeOutput(posterior, _sheet(curves), _sheet(plots.contact_sheet(expected, _DRAWS)), report)
 
 
 class SamplePosterior(io.ComfyNode):

@@ -12,6 +12,7 @@ from ..vipaint_ops.vipaint import FitConfig, RefineConfig
 FITS = {
     "quality": FitConfig,
     "fast": FitConfig.fast,
+    "several": FitConfig.several,
     "published v1": FitConfig.published_v1,
     "published v2": FitConfig.published_v2,
 }
@@ -22,6 +23,8 @@ GUIDANCE = {
     "published v1": RefineConfig.published_v1,
     "published v2": RefineConfig.published_v2,
 }
+RESTORE_FITS = [name for name in FITS if name != "several"]
+"""Those of the nodes that do it all, whose measurements are never few."""
 GUIDANCE_OF_FIT = {name: name if name in GUIDANCE else "kalman" for name in FITS}
 STEPS_OF_FIT = {"fast": 16}
 

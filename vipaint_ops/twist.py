@@ -70,7 +70,7 @@ class ExactTwist:
             images.append(model.forward(gains[-1]).flatten(1)[:, places])
         self._z0, self._residual = model.z0, model.residual.flatten(1)[:, places].double()
         self._gain = torch.stack([g.flatten(1) for g in gains], 1).double()
-        self._m = _positive(torch.stack(images, 1).double())
+        self._m = _positive(torch.stack(images, 1).double(), 100 * torch.finfo(z.dtype).eps)
         self._noise = observation.noise_std**2 * torch.eye(len(places), dtype=torch.float64, device=z.device)
         self.log_likelihood = _log_normal(self._residual, self._m + self._noise)
 
@@ -91,8 +91,9 @@ class ExactTwist:
         carried = torch.linalg.solve(m, gain)
         moved = b * (u[:, None] @ carried)[:, 0] + math.sqrt(v) * self._streams.normal(self._z).flatten(1)
         mean, _ = reverse_mean(self._z[rows], self._z0[rows], s, self._level)
-        known = torch.linalg.inv(torch.linalg.inv(m) + b**2 / v * carried @ carried.mT)
-        seen = b / v * (known @ (carried @ moved[..., None]))[..., 0]
+        # Lambda = (M^-1 + b^2 / v W W^T)^-1 without an inverse of M, which may be all but singular
+        weighed = torch.linalg.solve(m + b**2 / v * gain @ gain.mT, torch.cat([m, gain @ moved[..., None]], -1))
+        known, seen = _positive(m @ weighed[..., :-1]), b / v * (m @ weighed[..., -1:])[..., 0]
         foreseen = _log_normal(residual - seen, known + self._noise)
         return mean + moved.to(mean.dtype).view_as(mean), foreseen
 
@@ -124,10 +125,10 @@ class ScalarTwist:
         return mean + math.sqrt(v) * self._streams.normal(mean), self.log_likelihood[rows]
 
 
-def _positive(matrices: Tensor) -> Tensor:
-    """Symmetric matrices with their eigenvalues kept above rounding."""
+def _positive(matrices: Tensor, rounding: float = 1e-9) -> Tensor:
+    """Symmetric matrices with their eigenvalues kept above ``rounding``, a share of the largest."""
     values, vectors = torch.linalg.eigh((matrices + matrices.mT) / 2)
-    least = 1e-9 * values.amax(-1, keepdim=True).clamp(min=1e-30)
+    least = max(rounding, 1e-9) * values.amax(-1, keepdim=True).clamp(min=1e-30)
     return (vectors * values.maximum(least)[..., None, :]) @ vectors.mT
 
 

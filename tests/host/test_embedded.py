@@ -84,6 +84,30 @@ def test_particles_say_what_became_of_them(client, fitted_picture):
     assert "1 x 4 particles" in text and "too many measurements for weights" in text
 
 
+def five_pixels_known(scene):
+    """A hole with five known pixels: fifteen measurements, few enough for weights."""
+    hole = np.ones(scene.shape[:2], dtype=bool)
+    hole[[5, 20, 40, 45, 60], [10, 50, 32, 12, 40]] = False
+    return with_hole(scene, hole)
+
+
+def test_several_posteriors_say_how_they_came_by_their_weights(client, scene, fitted_picture):
+    """A few measurements weigh them, half a picture does not; samples take turns among them."""
+    few = client.put_image("five_pixels.png", five_pixels_known(scene))
+    for picture, words in ((few, "1 x 3 particles"), (fitted_picture, "not weighed")):
+        graph = Graph()
+        several = {"preset": "several", "iterations": 0, "components": 3, "samples": 0}
+        nodes = restoration(graph, picture, several, num_samples=3, batch_size=2)
+        shown = graph.add("PreviewAny", source=nodes.fit[3])
+        run = client.run(graph)
+        text = run.outputs[shown.id]["text"][0]
+        assert text.startswith("3 posteriors, ") and words in text
+        latents = client.tensor(run, nodes.latents)
+        assert latents.isfinite().all() and torch.pdist(latents.flatten(1)).min() > 1
+    alone, _ = restore(client, fitted_picture, several, num_samples=1, first_sample=2)
+    torch.testing.assert_close(alone[0], latents[2], rtol=0, atol=1e-3)
+
+
 def test_without_particles_the_report_is_the_cost(client, fitted_picture):
     graph = Graph()
     nodes = restoration(graph, fitted_picture)
