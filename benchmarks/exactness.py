@@ -27,6 +27,7 @@ from benchmarks.problems import IMAGES, MIXTURES, Problem
 from benchmarks.report import RESULTS, Figures, Interval, Report, Store, paired
 from benchmarks.systems import Sampler, VIPaint
 from vipaint_ops import FitConfig, InputError, RefineConfig, samplers
+from vipaint_ops.guidance import GuidanceConfig
 from vipaint_ops.metrics import moment_errors, sliced_wasserstein
 
 FIRST_SEED = {**dict.fromkeys(MIXTURES, 2000), **dict.fromkeys(IMAGES, 100)}
@@ -35,6 +36,13 @@ METHODS: dict[str, VIPaint | Sampler] = {
     **systems.METHODS,
     "VIPaint, 32 particles": VIPaint(FitConfig(bound_every=0), PARTICLES),
     "VIPaint, 0 iterations, 32 particles": VIPaint(FitConfig(iterations=0), PARTICLES),
+    **{f"VIPaint, {n} components": VIPaint(FitConfig.several(n), RefineConfig(steps=12)) for n in (64, 256)},
+    "VIPaint, 0 iterations, 12 solver iterations": VIPaint(
+        FitConfig(iterations=0), RefineConfig(settings=GuidanceConfig(solver_iterations=12))
+    ),
+    "VIPaint, 0 iterations, ancestral": VIPaint(
+        FitConfig(iterations=0), RefineConfig(settings=GuidanceConfig(spread_eta=1.0))
+    ),
     "Kalman, 8 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=8)),
     "Kalman, 32 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=32)),
     "DPS, scale 0.1": Sampler(samplers.dps, samplers.DPSConfig(scale=0.1)),
@@ -142,6 +150,8 @@ def main() -> None:
     paired(report, store, options.problems, ("VIPaint", "Kalman"), "w1")
     paired(report, store, options.problems, ("VIPaint", "DPS"), "w1")
     paired(report, store, options.problems, ("VIPaint, 32 particles", "VIPaint, 0 iterations, 32 particles"), "w1")
+    paired(report, store, options.problems, ("VIPaint, 256 components", "VIPaint"), "w1")
+    paired(report, store, options.problems, ("VIPaint, 0 iterations", "VIPaint, 0 iterations, ancestral"), "mean")
     plot(report, store, options.problems, options.methods)
     report.write({p: {m: store.read(p, m) for m in options.methods} for p in options.problems})
 

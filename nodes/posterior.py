@@ -83,9 +83,9 @@ class FitPosterior(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "components", default=0, min=0, max=256, optional=True,
-                    tooltip="Posteriors fitted at once, each around a draw of its own, of which the samples take turns. "
-                    "With a handful of measurements the draws are weighed by them, and the samples reach every mode; "
-                    "with a picture they are as many layouts. 0: the preset's, which is 1 but for several.",
+                    tooltip="Posteriors fitted at once, each around a draw of its own; the samples take turns. A "
+                    "handful of measurements weighs the draws, and the samples reach every mode; with a picture they "
+                    "are as many layouts. 0: the preset's, which is 1 but for several.",
                 ),
             ],
             outputs=[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.vipaint import FitConfig, RefineConfig
@@ -23,10 +23,24 @@ GUIDANCE = {
     "published v1": RefineConfig.published_v1,
     "published v2": RefineConfig.published_v2,
 }
-RESTORE_FITS = [name for name in FITS if name != "several"]
-"""Those of the nodes that do it all, whose measurements are never few."""
-GUIDANCE_OF_FIT = {name: name if name in GUIDANCE else "kalman" for name in FITS}
-STEPS_OF_FIT = {"fast": 16}
+
+
+class Restoration(NamedTuple):
+    """What the nodes that do it all mean by a preset: one of Fit Posterior's, with Sample Posterior's settings."""
+
+    fit: str
+    guidance: str = "kalman"
+    steps: int = 0
+
+
+RESTORATIONS = {
+    "quality": Restoration("quality"),
+    "balanced": Restoration("fast"),
+    "fast": Restoration("fast", steps=16),
+    "published v1": Restoration("published v1", "published v1"),
+    "published v2": Restoration("published v2", "published v2"),
+}
+"""Three budgets (docs/results.md), and the published settings."""
 
 
 def parse_keypoints(text: str) -> tuple[float, ...] | None:

@@ -15,13 +15,16 @@ from vipaint_ops import (
     InputError,
     RefineConfig,
     fit_posterior,
+    load_embedded_prior,
     operators,
     sample_posterior,
 )
+from vipaint_ops.embedded import EMBEDDED_PRIOR
 from vipaint_ops.likelihood import StudentT
 from vipaint_ops.metrics import sliced_wasserstein
 from vipaint_ops.noise import NoiseStreams
 from vipaint_ops.observation import Observation
+from vipaint_ops.pictures import load_image
 from vipaint_ops.prior import CountedPrior
 from vipaint_ops.twist import FEW
 
@@ -168,3 +171,13 @@ def test_every_component_is_fitted_and_history_is_their_mean():
 def test_impossible_numbers_are_refused(settings):
     with pytest.raises(InputError, match="components"):
         FitConfig(**settings)
+
+
+def test_a_few_pixels_of_a_picture_weigh_draws_of_a_network():
+    """In single precision, where what the pixels share makes their covariance all but singular."""
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[0, 0, [5, 20, 40, 45, 60], [10, 50, 32, 12, 40]] = 1
+    picture = load_image(EMBEDDED_PRIOR.with_name("demo_scene.png"))
+    observation = Observation(mask * picture, operators.Inpainting(mask), 0.05)
+    q = fit_posterior(load_embedded_prior(), observation, replace(SHORT, components=2), generator=seeded())
+    assert q.means.isfinite().all() and "1 x 2 particles" in q.metadata["start"]
