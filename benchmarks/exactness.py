@@ -40,9 +40,12 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "VIPaint, 0 iterations, 12 solver iterations": VIPaint(
         FitConfig(iterations=0), RefineConfig(settings=GuidanceConfig(solver_iterations=12))
     ),
-    "VIPaint, 0 iterations, ancestral": VIPaint(
-        FitConfig(iterations=0), RefineConfig(settings=GuidanceConfig(spread_eta=1.0))
-    ),
+    **{
+        f"VIPaint, 0 iterations, spread_eta {eta}": VIPaint(
+            FitConfig(iterations=0), RefineConfig(settings=GuidanceConfig(spread_eta=eta))
+        )
+        for eta in (1.0, 1.3, 1.7)
+    },
     "Kalman, 8 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=8)),
     "Kalman, 32 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=32)),
     "DPS, scale 0.1": Sampler(samplers.dps, samplers.DPSConfig(scale=0.1)),
@@ -151,7 +154,7 @@ def main() -> None:
     paired(report, store, options.problems, ("VIPaint", "DPS"), "w1")
     paired(report, store, options.problems, ("VIPaint, 32 particles", "VIPaint, 0 iterations, 32 particles"), "w1")
     paired(report, store, options.problems, ("VIPaint, 256 components", "VIPaint"), "w1")
-    paired(report, store, options.problems, ("VIPaint, 0 iterations", "VIPaint, 0 iterations, ancestral"), "mean")
+    paired(report, store, options.problems, ("VIPaint, 0 iterations", "VIPaint, 0 iterations, spread_eta 1.0"), "mean")
     plot(report, store, options.problems, options.methods)
     report.write({p: {m: store.read(p, m) for m in options.methods} for p in options.problems})
 
