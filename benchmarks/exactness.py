@@ -136,7 +136,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20, help="how many, from 2000 (mixtures) or 100 on (default 20)")
     parser.add_argument("--problems", nargs="*", default=known, choices=known, metavar="PROBLEM", help=", ".join(known))
     parser.add_argument("--methods", nargs="*", default=[EXACT, *METHODS], choices=[EXACT, *METHODS], metavar="METHOD")
-    parser.add_argument("--quick", action="store_true", help="two seeds of four problems, without the slow methods and the variants")
+    parser.add_argument(
+        "--quick", action="store_true", help="two seeds of four problems, without the slow methods and the variants"
+    )
     parser.add_argument("--work", type=Path, default=Path("build/exactness"), help="where runs are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables, the raw numbers and the plot")
     options = parser.parse_args()
