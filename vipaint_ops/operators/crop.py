@@ -29,7 +29,8 @@ class Crop(Operator):
                 f"picture is {x.shape[-2]}x{x.shape[-1]} (height x width), and what is cropped to "
                 f"{self.height}x{self.width} must be {size[0]}x{size[1]}"
             )
-        return x[..., : self.height, : self.width]
+        # Some processors round products with a strided view otherwise than with the picture it shows.
+        return x[..., : self.height, : self.width].contiguous()
 
     def adjoint(self, y: Tensor) -> Tensor:
         return F.pad(y, (0, self.right, 0, self.below))
