@@ -119,10 +119,10 @@ def plot(report: Report, store: Store, problems: list[str], methods: list[str]) 
     from matplotlib import colormaps
 
     methods = [m for m in methods if any(store.read(p, m) for p in problems)]
-    colours = colormaps["tab20"](range(len(methods)))
+    colours = [colour for name in ("tab20", "tab20b", "tab20c") for colour in colormaps[name](range(20))]
     for axes, problem in zip(report.panels(len(problems)), problems, strict=True):
         figure = "w1" if problem in MIXTURES else "mean"
-        for method, colour in zip(methods, colours, strict=True):
+        for method, colour in zip(methods, colours, strict=False):
             if found := store.intervals(problem, method):
                 cost, error = max(found["evaluations"].mean, 10), found[figure]
                 axes.errorbar(cost, error.mean, error.half_width, None, "o", c=colour, ms=4, capsize=2, label=method)
