@@ -40,6 +40,8 @@ class GuidanceConfig:
             add there is fine noise that the few solver iterations cannot keep out of the observed part.
         spread_eta: factor on the eta of reverse steps where spread is drawn. From a draw of z_0 every eta leads to the
             same law, and more fresh noise forgets more of what the steps before did wrong.
+        most_fresh: the share of a step's noise that ``spread_eta`` may draw afresh at the most: where a long step draws
+            all of it, chains of a network can diverge.
     """
 
     dps_scale: float = 1.0
@@ -48,6 +50,7 @@ class GuidanceConfig:
     spread_iterations: int = 2
     spread_above: float = 0.5
     spread_eta: float = 1.5
+    most_fresh: float = 0.91
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,8 @@ def kalman(prior, observation, z, t, s, streams, config) -> Guided:
     behind = (left / (TOLERATED * chance).clamp(min=1e-30)) ** 4
     relaxed = 1 + common / dot(innovation, innovation) * (behind.clamp(1, config.over_relaxation) - 1)
     move = spread + column(relaxed, z) * krylov.solve(model.residual) - krylov.solve(predicted)
-    return Guided(model.z0, model.z0 + move, config.spread_eta)
+    fresh = config.most_fresh * s.sigma**2 / max(posterior(s, level).variance, 1e-30)
+    return Guided(model.z0, model.z0 + move, max(1.0, min(config.spread_eta, fresh**0.5)))
 
 
 def _thorough_move(model: Linearised, iterations: int) -> Tensor:

@@ -325,3 +325,17 @@ def test_kalman_costs_one_forward_and_a_backward_an_iteration():
     kalman(prior, observe("hole"), draw(rows, *SHAPE, seed=6), 0.4, CLEAN, streams(rows), settings)
     assert prior.evaluations.denoiser_forward == rows
     assert prior.evaluations.denoiser_backward == (5 + 2) * rows
+
+
+@both_schedules
+@pytest.mark.parametrize("below", [0.39, 0.36, 0.3, 0.1])
+def test_a_step_after_a_draw_is_fresher_than_ancestral_but_never_all_fresh(schedule, below):
+    """From short steps to long ones; without a draw it is ancestral."""
+    prior, z, t = CountedPrior(gaussian(schedule)), draw(2, *SHAPE, seed=6), 0.4
+    s, settings = schedule.level(below), GuidanceConfig(spread_above=0.0)
+    eta = kalman(prior, observe("hole"), z, t, s, streams(2), settings).eta
+    fresh = posterior(s, schedule.level(t)).variance / s.sigma**2
+    assert 1 <= eta <= settings.spread_eta
+    assert eta**2 * fresh <= max(settings.most_fresh + 1e-12, fresh)
+    assert eta in (1.0, settings.spread_eta) or eta**2 * fresh == pytest.approx(settings.most_fresh)
+    assert kalman(prior, observe("hole"), z, t, s, streams(2), STILL).eta == 1
