@@ -180,6 +180,16 @@ def test_all_in_one_fits_once_for_all_seeds(client, scene, picture):
     assert set(runs[1].progress()) < set(runs[0].progress())
 
 
+def test_balanced_is_the_fit_of_fast_with_more_steps(client, picture):
+    runs = []
+    for preset in ("fast", "balanced"):
+        graph = Graph()
+        inpaint(graph, picture, preset=preset, num_samples=1)
+        runs.append(client.run(graph).progress())
+    (sampling,) = runs[1]
+    assert len(runs[0]) == 2 and runs[0][sampling] < runs[1][sampling]
+
+
 def test_fit_and_sample_show_progress_and_previews(client, picture):
     graph = Graph()
     nodes = restoration(graph, picture, {"iterations": 4}, steps=5)
