@@ -16,8 +16,9 @@ from ..schedule import Level, NoiseSchedule, reverse_mean, transition
 from .posterior import HierarchicalPosterior
 
 GATE_RANGE = (0.05, 0.95)
-ROUGH = GuidanceConfig(most_fresh=1.0)
-"""Guidance of a start that ends where nothing is decided yet: its few long steps may draw all of their noise afresh."""
+UNDECIDED = 4.5
+"""Noise-to-signal ratio sigma / (alpha data_std) above which a picture's layout is open: long steps may draw all of
+their noise afresh there."""
 
 
 def keypoint_times(schedule: NoiseSchedule, data_std: float, ratios: tuple[float, ...]) -> tuple[float, ...]:
@@ -32,10 +33,11 @@ def guided_draws(
     steps: int,
     streams: NoiseStreams,
     callback: Callback | None = None,
-    settings: GuidanceConfig = ROUGH,
 ) -> Tensor:
     """Rough draws of z_0 given y, one row a stream: Kalman guidance in few steps down to ``end``."""
-    start = start_time(prior.schedule, prior.data_std)
+    start, last = start_time(prior.schedule, prior.data_std), prior.schedule.level(end)
+    undecided = last.sigma >= UNDECIDED * prior.data_std * last.alpha
+    settings = GuidanceConfig(most_fresh=1.0) if undecided else GuidanceConfig()
     z = pure_noise(prior, start, streams)
     times = time_grid(prior.schedule, start, end, steps)
     return guided_chain(prior, observation, z, times, "kalman", settings, streams, callback=callback)
@@ -64,8 +66,7 @@ def weighed_draws(
         )
         return draws, str(population)
     batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
-    settings = GuidanceConfig()
-    chains = [guided_draws(prior, observation, end, steps, NoiseStreams(seed, b), callback, settings) for b in batches]
+    chains = [guided_draws(prior, observation, end, steps, NoiseStreams(seed, b), callback) for b in batches]
     return torch.cat(chains), f"{count} guided chains, not weighed: too many measurements for weights"
 
 
