@@ -27,7 +27,6 @@ from benchmarks.problems import IMAGES, MIXTURES, Problem
 from benchmarks.report import RESULTS, Figures, Interval, Report, Store, paired
 from benchmarks.systems import Sampler, VIPaint
 from vipaint_ops import FitConfig, InputError, RefineConfig, samplers
-from vipaint_ops.guidance import GuidanceConfig
 from vipaint_ops.metrics import moment_errors, sliced_wasserstein
 
 FIRST_SEED = {**dict.fromkeys(MIXTURES, 2000), **dict.fromkeys(IMAGES, 100)}
@@ -37,22 +36,13 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "VIPaint, 32 particles": VIPaint(FitConfig(bound_every=0), PARTICLES),
     "VIPaint, 0 iterations, 32 particles": VIPaint(FitConfig(iterations=0), PARTICLES),
     **{f"VIPaint, {n} components": VIPaint(FitConfig.several(n), RefineConfig(steps=12)) for n in (64, 256)},
-    "VIPaint, 0 iterations, 12 solver iterations": VIPaint(
-        FitConfig(iterations=0), RefineConfig(settings=GuidanceConfig(solver_iterations=12))
-    ),
-    **{
-        f"VIPaint, 0 iterations, spread_eta {eta}": VIPaint(
-            FitConfig(iterations=0), RefineConfig(settings=GuidanceConfig(spread_eta=eta))
-        )
-        for eta in (1.0, 1.3, 1.7)
-    },
+    **systems.VARIANTS,
     "Kalman, 8 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=8)),
     "Kalman, 32 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=32)),
     "DPS, scale 0.1": Sampler(samplers.dps, samplers.DPSConfig(scale=0.1)),
 }
 EXACT = "exact samples"
 SLOW = ("CoPaint", "CoPaint-Fast", "CoPaint-TT", "DPS", "DPS, scale 0.1", "PSLD", "ReSample", "RePaint")
-VARIANTS = [name for name in METHODS if "spread_eta" in name or "solver iterations" in name]
 QUICK = ("mixture (8, 1)", "mixture (80, 2)", "Gaussian, half", "four modes, half")
 
 
@@ -144,7 +134,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.problems, options.seeds = list(QUICK), 2
-        options.methods = [m for m in options.methods if m not in (*SLOW, *VARIANTS)]
+        options.methods = [m for m in options.methods if m not in (*SLOW, *systems.VARIANTS)]
     store = Store(options.work)
     progress = tqdm(total=len(options.problems) * len(options.methods) * options.seeds, mininterval=5)
     for problem, method in product(options.problems, options.methods):

@@ -28,7 +28,6 @@ from benchmarks.report import RESULTS, Figures, Report, Store, draw_intervals, p
 from benchmarks.systems import Sampler, VIPaint
 from benchmarks.tasks import MASK_FIGURES, MASKS, OPERATOR_FIGURES, TASKS, Case, autoencoded
 from vipaint_ops import FitConfig, InputError, Observation, RefineConfig, load_embedded_prior
-from vipaint_ops.guidance import GuidanceConfig
 
 DEFAULT = FitConfig(bound_every=0)
 METHODS: dict[str, VIPaint | Sampler] = {
@@ -38,12 +37,7 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "VIPaint, balanced": VIPaint(replace(FitConfig.fast(), bound_every=0)),
     "VIPaint, 8 components": VIPaint(FitConfig.several(8), RefineConfig(steps=12)),
     "VIPaint, 0 iterations, 16 steps": VIPaint(replace(FitConfig.fast(), iterations=0), RefineConfig(steps=16)),
-    "VIPaint, 0 iterations, spread_eta 1.0": VIPaint(
-        FitConfig(iterations=0), RefineConfig(settings=GuidanceConfig(spread_eta=1.0))
-    ),
-    "VIPaint, 0 iterations, 12 solver iterations": VIPaint(
-        FitConfig(iterations=0), RefineConfig(settings=GuidanceConfig(solver_iterations=12))
-    ),
+    **systems.VARIANTS,
     "VIPaint, 1 keypoint": VIPaint(replace(DEFAULT, keypoint_ratios=(8.0,))),
     "VIPaint, 4 keypoints": VIPaint(replace(DEFAULT, keypoint_ratios=(13.0, 11.0, 9.5, 8.0))),
     "VIPaint, pseudo-inverse": VIPaint(DEFAULT, RefineConfig(guidance="pseudo_inverse")),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vipaint_ops import FitConfig, Observation, RefineConfig, SampleResult, fit_posterior, sample_posterior, samplers
+from vipaint_ops.guidance import GuidanceConfig
 from vipaint_ops.prior import DiffusionPrior, Evaluations
 
 TRIAL_STEPS = 20
@@ -83,3 +84,11 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "PiGDM": Sampler(samplers.pigdm, samplers.PiGDMConfig()),
 }
 """Every method, its name as in the papers."""
+VARIANTS = {
+    f"VIPaint, 0 iterations, {name}": VIPaint(FitConfig(iterations=0), RefineConfig(settings=settings))
+    for name, settings in (
+        ("12 solver iterations", GuidanceConfig(solver_iterations=12)),
+        *((f"spread_eta {eta}", GuidanceConfig(spread_eta=eta)) for eta in (1.0, 1.3, 1.7)),
+    )
+}
+"""The refinement with another guidance, without a fit: controls of its defaults."""

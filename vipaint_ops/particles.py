@@ -90,8 +90,9 @@ def tempered(log_weights: Tensor) -> Tensor:
 
 
 def weighs_exactly(observation: Observation) -> bool:
-    """Whether there are few enough measurements, :data:`~.twist.FEW` at most, for weights that do not degenerate."""
-    return int(observation.observed.sum()) <= FEW
+    """Whether there are few enough measurements, :data:`~.twist.FEW` at most, for weights that do not degenerate, and
+    their noise is Gaussian."""
+    return int(observation.observed.sum()) <= FEW and not observation.likelihood.robust
 
 
 def particle_chain(

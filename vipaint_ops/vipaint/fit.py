@@ -149,17 +149,18 @@ class _Bound:
                 callback(Progress("start", progress.step, progress.total))
 
         config, counted = self._config, self._counted
-        streams = NoiseStreams(seed, range(config.start_chains))
         if config.components > 1:
             draws, made = weighed_draws(
                 counted, self._observation, config.components, config.start_steps, config.start_chains, seed, report
             )
+            streams = NoiseStreams(seed, range(config.components, config.components + config.start_chains))
             around = [draw.expand(config.start_chains, *draw.shape) for draw in draws]
             posterior = HierarchicalPosterior.joined(
                 [matched_posterior(counted, times, alike, config.eta, streams) for alike in around]
             )
             posterior.metadata["start"] = made
             return posterior
+        streams = NoiseStreams(seed, range(config.start_chains))
         draws = guided_draws(counted, self._observation, times[-1], config.start_steps, streams, report)
         return matched_posterior(counted, times, draws, config.eta, streams)
 

@@ -58,7 +58,7 @@ def weighed_draws(
     one draw; then they are guided chains, ``batch_size`` at a time.
     """
     end = end_time(prior.schedule, prior.data_std)
-    if weighs_exactly(observation) and not observation.likelihood.robust:
+    if weighs_exactly(observation):
         streams, start = NoiseStreams(seed, range(count)), start_time(prior.schedule, prior.data_std)
         z, times = pure_noise(prior, start, streams), time_grid(prior.schedule, start, end, steps)
         draws, population = particle_chain(
@@ -67,7 +67,8 @@ def weighed_draws(
         return draws, str(population)
     batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
     chains = [guided_draws(prior, observation, end, steps, NoiseStreams(seed, b), callback) for b in batches]
-    return torch.cat(chains), f"{count} guided chains, not weighed: too many measurements for weights"
+    reason = "their noise is not Gaussian" if observation.likelihood.robust else "too many measurements for weights"
+    return torch.cat(chains), f"{count} guided chains, not weighed: {reason}"
 
 
 def matched_posterior(
