@@ -14,7 +14,7 @@ help:
 	@echo "make test        run the tests with coverage of vipaint_ops"
 	@echo "make test-host   run the nodes in the ComfyUI at COMFYUI_PATH ($(COMFYUI_PATH))"
 	@echo "make comfy       start that ComfyUI with this pack linked in; COMFYUI_ARGS='--cpu' and the like are passed on"
-	@echo "make lint        ruff and mypy"
+	@echo "make lint        ruff, mypy and import-linter"
 	@echo "make bench       run every benchmark, one after the other"
 	@echo "make clean       remove what the other targets made, the environment too"
 
@@ -37,6 +37,7 @@ comfy:
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed
 	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \

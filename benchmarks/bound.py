@@ -18,11 +18,11 @@ from tqdm import tqdm
 from benchmarks.problems import DOUBLE, NOISE_STD, SCHEDULES, inpainting_problem, power_law_prior
 from benchmarks.report import Report, arguments, interval
 from vipaint_ops import FitConfig, HierarchicalPosterior, Observation, fit_posterior
-from vipaint_ops.analytic import GaussianMixturePrior
-from vipaint_ops.guidance import clean_variance
-from vipaint_ops.noise import NoiseStreams
-from vipaint_ops.prior import CountedPrior
-from vipaint_ops.schedule import reverse_mean
+from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.diffusion.schedule import reverse_mean
+from vipaint_ops.diffusion.streams import NoiseStreams
+from vipaint_ops.inference.corrections import clean_variance
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.vipaint.objective import bound_terms, top_kl
 
 ITERATIONS = range(0, 51, 10)

@@ -20,7 +20,7 @@ from benchmarks.tasks import MASKS as ALL_MASKS
 from tools import scenes
 from tools.train_prior import to_unit
 from vipaint_ops import Observation, load_embedded_prior, operators
-from vipaint_ops.progress import Progress
+from vipaint_ops.inference.progress import Progress
 from vipaint_ops.samplers import CoPaintConfig, copaint
 
 SAMPLES = 2

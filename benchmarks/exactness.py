@@ -27,7 +27,7 @@ from benchmarks.problems import IMAGES, MIXTURES, Problem
 from benchmarks.report import RESULTS, Figures, Interval, Report, Store, paired
 from benchmarks.systems import Sampler, VIPaint
 from vipaint_ops import FitConfig, InputError, RefineConfig, samplers
-from vipaint_ops.metrics import moment_errors, sliced_wasserstein
+from vipaint_ops.evaluation.metrics import moment_errors, sliced_wasserstein
 
 FIRST_SEED = {**dict.fromkeys(MIXTURES, 2000), **dict.fromkeys(IMAGES, 100)}
 PARTICLES = RefineConfig(particles=32, steps=50)

@@ -61,8 +61,8 @@ def inside_comfyui(comfyui: Path, task: str, dtype_name: str, side: int, checkpo
     )
     sys.modules["vipaint"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["vipaint"])
-    from vipaint.nodes.host import with_host_prior
-    from vipaint.nodes.observe import ObserveInpaint
+    from vipaint.nodes.host.prior import with_host_prior
+    from vipaint.nodes.observe.inpaint import ObserveInpaint
     from vipaint.nodes.posterior import FitPosterior, SamplePosterior
 
     with torch.inference_mode():

@@ -33,7 +33,7 @@ from vipaint_ops import (
     operators,
     sample_posterior,
 )
-from vipaint_ops.masks import half_plane
+from vipaint_ops.images.masks import half_plane
 
 TARGET = 0.10
 BATCH = 8

@@ -22,12 +22,13 @@ from benchmarks.report import interval
 from benchmarks.tasks import autoencoded
 from tools import scene_checker, scenes
 from tools.train_prior import HELD_OUT_SEED, TRAIN_SCENES, TRAIN_SEED
-from vipaint_ops import load_embedded_prior, metrics
-from vipaint_ops.ancestral import even_times, pure_noise
-from vipaint_ops.noise import NoiseStreams
-from vipaint_ops.plots import contact_sheet
-from vipaint_ops.prior import CountedPrior
-from vipaint_ops.schedule import CLEAN, reverse_mean
+from vipaint_ops import load_embedded_prior
+from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.diffusion.schedule import CLEAN, reverse_mean
+from vipaint_ops.diffusion.streams import NoiseStreams
+from vipaint_ops.evaluation import metrics
+from vipaint_ops.evaluation.plots import contact_sheet
+from vipaint_ops.inference.chain import even_times, pure_noise
 
 UNSEEN_SEED = 10**6
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vipaint_ops import NoiseSchedule, Observation, operators
-from vipaint_ops.analytic import GaussianMixturePrior
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 
 DOUBLE = torch.float64
 NOISE_STD = 0.05

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vipaint_ops import FitConfig, Observation, RefineConfig, SampleResult, fit_posterior, sample_posterior, samplers
-from vipaint_ops.guidance import GuidanceConfig
-from vipaint_ops.prior import DiffusionPrior, Evaluations
+from vipaint_ops.diffusion.prior import DiffusionPrior, Evaluations
+from vipaint_ops.inference.corrections import GuidanceConfig
 
 TRIAL_STEPS = 20
 """Steps of the first run that says what a step of a method costs; the second has as many as that suggests."""

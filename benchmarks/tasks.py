@@ -16,9 +16,10 @@ from torch import Tensor
 
 from tools import scene_checker, scenes
 from tools.train_prior import to_unit
-from vipaint_ops import Observation, load_embedded_prior, metrics, operators
-from vipaint_ops.degrade import degrade
-from vipaint_ops.masks import box, brush_strokes, composite, half_plane, random_pixels
+from vipaint_ops import Observation, load_embedded_prior, operators
+from vipaint_ops.evaluation import metrics
+from vipaint_ops.evaluation.degrade import degrade
+from vipaint_ops.images.masks import box, brush_strokes, composite, half_plane, random_pixels
 from vipaint_ops.operators import Operator
 
 HELD_OUT_SEED = 3

@@ -15,29 +15,22 @@ async def comfy_entrypoint() -> ComfyExtension:
 
     from .compare import Compare
     from .composite import CompositeObserved
-    from .degrade import DegradeImage, KernelPreview
     from .demo import DemoScene
     from .inpaint import Inpaint
-    from .ldm import LDMClassLabel, LoadLDMCheckpoint
+    from .ldm.nodes import LDMClassLabel, LoadLDMCheckpoint
     from .masks import MakeMask, MaskToLatentGrid
-    from .observe import ObserveInpaint
-    from .observe_blur import ObserveGaussianBlur, ObserveKernel, ObserveMotionBlur
-    from .observe_chain import ObserveChain
-    from .observe_noise import EstimateNoiseLevel, RobustLikelihood
-    from .observe_scale import ObserveSuperResolution
+    from .observe.blur import ObserveGaussianBlur, ObserveKernel, ObserveMotionBlur
+    from .observe.chain import ObserveChain
+    from .observe.degrade import DegradeImage, KernelPreview
+    from .observe.inpaint import ObserveInpaint
+    from .observe.noise import EstimateNoiseLevel, RobustLikelihood
+    from .observe.scale import ObserveSuperResolution
     from .posterior import FitPosterior, SamplePosterior
     from .posterior_files import LoadPosterior, SavePosterior, register_folder
     from .restore import Deblur, SuperResolve
-    from .samplers import EmptyLatent
-    from .samplers_gradient_free import BlendedSampler, DDNMSampler, REDDiffSampler, RePaintSampler
-    from .samplers_guided import (
-        CoPaintSampler,
-        DPSSampler,
-        KalmanSampler,
-        PiGDMSampler,
-        PSLDSampler,
-        ReSampleSampler,
-    )
+    from .samplers.base import EmptyLatent
+    from .samplers.gradient_free import BlendedSampler, DDNMSampler, REDDiffSampler, RePaintSampler
+    from .samplers.guided import CoPaintSampler, DPSSampler, KalmanSampler, PiGDMSampler, PSLDSampler, ReSampleSampler
 
     register_folder()
 

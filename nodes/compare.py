@@ -6,9 +6,9 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..vipaint_ops import metrics, plots
 from ..vipaint_ops.errors import InputError
-from ..vipaint_ops.observation import Observation
+from ..vipaint_ops.evaluation import metrics, plots
+from ..vipaint_ops.measurement.observation import Observation
 from .pictures import pictures, single_picture
 from .sockets import ObservationSocket, output
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..vipaint_ops import masks
 from ..vipaint_ops.errors import InputError
+from ..vipaint_ops.images import masks
 from .pictures import images as to_images
 from .pictures import observed, pictures, single_picture
 from .sockets import output

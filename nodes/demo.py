@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..vipaint_ops.embedded import EMBEDDED_PRIOR
-from ..vipaint_ops.masks import NAMES, by_name
-from ..vipaint_ops.pictures import load_image
+from ..vipaint_ops.images.masks import NAMES, by_name
+from ..vipaint_ops.images.pictures import load_image
+from ..vipaint_ops.priors.embedded import EMBEDDED_PRIOR
 from .sockets import output
 
 

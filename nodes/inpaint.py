@@ -8,7 +8,7 @@ from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from .composite import FEATHER_TOOLTIP, MATCH_TOOLTIP
-from .observe import noise_input
+from .observe.inpaint import noise_input
 from .posterior import VAE_TOOLTIP
 from .presets import RESTORATIONS, check_choice
 from .sockets import SEED, output

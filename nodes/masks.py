@@ -6,8 +6,8 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..vipaint_ops import masks
 from ..vipaint_ops.errors import InputError
+from ..vipaint_ops.images import masks
 from .sockets import output
 
 KINDS = (

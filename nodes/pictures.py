@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..vipaint_ops import masks
 from ..vipaint_ops.errors import InputError
+from ..vipaint_ops.images import masks
 
 _LOWEST, _HIGHEST = -0.5, 1.5
 """Resizing may overshoot [0, 1] by this much and is clamped; more is another range of values."""

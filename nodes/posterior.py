@@ -6,13 +6,13 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..vipaint_ops import plots
-from ..vipaint_ops.ancestral import SampleResult
 from ..vipaint_ops.errors import InputError
-from ..vipaint_ops.particles import weighs_exactly
-from ..vipaint_ops.pictures import crop_to
+from ..vipaint_ops.evaluation import plots
+from ..vipaint_ops.images.pictures import crop_to
+from ..vipaint_ops.inference.particles import weighs_exactly
+from ..vipaint_ops.inference.results import SampleResult
 from ..vipaint_ops.vipaint import HierarchicalPosterior, fit_posterior, sample_posterior
-from .host import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
+from .host.prior import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
 from .pictures import images as to_images
 from .presets import FITS, GUIDANCE, fit_config, refine_config
 from .sockets import SEED, ObservationSocket, PosteriorSocket, output

@@ -7,8 +7,9 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import GraphBuilder
 
-from . import observe_blur, observe_scale
 from .inpaint import LINK, model_inputs, restore, sampling_inputs
+from .observe import blur as observe_blur
+from .observe import scale as observe_scale
 from .sockets import output
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .workflow_graph import Node, Output, Workflow
-from .workflow_parts import embedded_guider, embedded_model, enlarge, prompted, sd15, sdxl, upscaled_by_model
+from tools.workflow_graph import Node, Output, Workflow
+from tools.workflow_parts import embedded_guider, embedded_model, enlarge, prompted, sd15, sdxl, upscaled_by_model
 
 
 def embedded_deblur(flow: Workflow) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .degraded_workflows import DEGRADED
-from .sampler_workflows import SAMPLERS
-from .schema_snapshot import CORE_SNAPSHOT, SNAPSHOT
-from .workflow_graph import Node, Output, Workflow
-from .workflow_parts import (
+from tools.degraded_workflows import DEGRADED
+from tools.sampler_workflows import SAMPLERS
+from tools.schema_snapshot import CORE_SNAPSHOT, SNAPSHOT
+from tools.workflow_graph import Node, Output, Workflow
+from tools.workflow_parts import (
     add_fit,
     add_samples,
     embedded_scene,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .workflow_graph import Node, Output, Workflow
-from .workflow_parts import embedded_guider, embedded_model, embedded_scene, enlarge, prompted, sd15
+from tools.workflow_graph import Node, Output, Workflow
+from tools.workflow_parts import embedded_guider, embedded_model, embedded_scene, enlarge, prompted, sd15
 
 
 @dataclass(frozen=True)

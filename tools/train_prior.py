@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tools import scenes
-from vipaint_ops.schedule import NoiseSchedule
+from vipaint_ops.diffusion.schedule import NoiseSchedule
 
 TRAIN_SEED, HELD_OUT_SEED = 1, 2
 TRAIN_SCENES = 40_000

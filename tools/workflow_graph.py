@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .schema_snapshot import WIDGET_TYPES, Schemas
+from tools.schema_snapshot import WIDGET_TYPES, Schemas
 
 _MUTED = 2
 _WIDTH, _PADDING, _GROUP_GAP = 290, 20, 40

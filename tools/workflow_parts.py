@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .workflow_graph import Node, Output, Workflow
+from tools.workflow_graph import Node, Output, Workflow
 
 EMBEDDED = "embedded prior (64x64 scenes)"
 

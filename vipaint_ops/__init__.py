@@ -4,14 +4,15 @@ Pure PyTorch; knows nothing of the host it runs in. Pictures are [batch, channel
 [-1, 1]; time runs from 0 (clean) to 1 (noise).
 """
 
-from . import analytic, operators, samplers
-from .ancestral import SampleResult
-from .embedded import load_embedded_prior
+from . import operators, samplers
+from .diffusion.prior import DiffusionPrior, Evaluations
+from .diffusion.schedule import NoiseSchedule
 from .errors import InputError
-from .observation import Observation
-from .prior import DiffusionPrior, Evaluations
-from .progress import Progress
-from .schedule import NoiseSchedule
+from .inference.progress import Progress
+from .inference.results import SampleResult
+from .measurement.observation import Observation
+from .priors import analytic
+from .priors.embedded import load_embedded_prior
 from .vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
 
 __version__ = "0.1.0"

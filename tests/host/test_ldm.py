@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests.host.comfy_client import Graph, HostError
 from tests.host.tiny_ldm import CLASSES, KINDS, TinyLDM
 from vipaint_ops import load_embedded_prior
-from vipaint_ops.embedded import EMBEDDED_PRIOR
+from vipaint_ops.priors.embedded import EMBEDDED_PRIOR
 
 EMBEDDED = "embedded prior (64x64 scenes)"
 SEED = 7

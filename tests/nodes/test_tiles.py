@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nodes.tiles import OVERLAP, TILE, decode_tiled
+from nodes.host.tiles import OVERLAP, TILE, decode_tiled
 
 FACTOR = 2
 

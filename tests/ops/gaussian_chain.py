@@ -4,10 +4,10 @@ import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from vipaint_ops import HierarchicalPosterior, NoiseSchedule, Observation, operators
-from vipaint_ops.analytic import GaussianMixturePrior
-from vipaint_ops.noise import NoiseStreams
-from vipaint_ops.prior import CountedPrior
-from vipaint_ops.schedule import Level, posterior
+from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.diffusion.schedule import Level, posterior
+from vipaint_ops.diffusion.streams import NoiseStreams
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.vipaint.objective import bound_terms
 from vipaint_ops.vipaint.posterior import describe
 

@@ -5,7 +5,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from vipaint_ops import InputError, NoiseSchedule, Observation, operators
-from vipaint_ops.analytic import GaussianMixturePrior
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 
 DOUBLE = torch.float64
 VP, FLOW = NoiseSchedule.scaled_linear(0.0015, 0.0195), NoiseSchedule.rectified_flow(2.0)

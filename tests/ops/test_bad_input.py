@@ -7,9 +7,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.ops.conftest import save_embedded, scene
-from vipaint_ops import Evaluations, SampleResult, cli_commands
-from vipaint_ops.cli import main
-from vipaint_ops.pictures import save_image
+from vipaint_ops import Evaluations, SampleResult
+from vipaint_ops.cli import commands as cli_commands
+from vipaint_ops.cli.main import main
+from vipaint_ops.images.pictures import save_image
 from vipaint_ops.vipaint import HierarchicalPosterior
 from vipaint_ops.vipaint.posterior import describe
 

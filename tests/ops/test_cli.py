@@ -12,10 +12,11 @@ from PIL import Image
 from safetensors import safe_open
 
 from tests.ops.conftest import SmallFit, scene, tiny_networks
-from vipaint_ops import cli_commands, embedded
-from vipaint_ops.cli import build_parser, main
-from vipaint_ops.metrics import psnr
-from vipaint_ops.pictures import load_image, save_image
+from vipaint_ops.cli import commands as cli_commands
+from vipaint_ops.cli.main import build_parser, main
+from vipaint_ops.evaluation.metrics import psnr
+from vipaint_ops.images.pictures import load_image, save_image
+from vipaint_ops.priors import embedded
 
 FAST = ["--iterations", "2", "--device", "cpu"]
 QUICK = ["--steps", "2", "--samples", "3", "--device", "cpu"]

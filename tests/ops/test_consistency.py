@@ -4,16 +4,8 @@ import pytest
 import torch
 
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian, partly_seen, unfitted
-from vipaint_ops import (
-    FitConfig,
-    InputError,
-    Observation,
-    RefineConfig,
-    fit_posterior,
-    operators,
-    sample_posterior,
-)
-from vipaint_ops.analytic import GaussianMixturePrior
+from vipaint_ops import FitConfig, InputError, Observation, RefineConfig, fit_posterior, operators, sample_posterior
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.vipaint.consistency import TOLERATED, chance, excess
 
 SHAPE = (2, 4)

@@ -7,8 +7,8 @@ import torch
 
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
 from vipaint_ops import InputError, Observation, operators
-from vipaint_ops.analytic import GaussianMixturePrior
-from vipaint_ops.prior import CountedPrior
+from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.samplers import CoPaintConfig, copaint
 from vipaint_ops.samplers.copaint import Objective, optimised
 

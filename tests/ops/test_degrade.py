@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from vipaint_ops import metrics
-from vipaint_ops.degrade import degrade, response
 from vipaint_ops.errors import InputError
+from vipaint_ops.evaluation import metrics
+from vipaint_ops.evaluation.degrade import degrade, response
 from vipaint_ops.operators import Inpainting, Linear
 
 

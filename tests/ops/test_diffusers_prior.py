@@ -19,9 +19,9 @@ from diffusers import (
 from safetensors.torch import save_file
 
 from tests.ops.conftest import tiny_networks
-from vipaint_ops.diffusers_prior import DiffusersPrior, from_pipeline, schedule_of
+from vipaint_ops.diffusion.schedule import NoiseSchedule
 from vipaint_ops.errors import InputError
-from vipaint_ops.schedule import NoiseSchedule
+from vipaint_ops.priors.diffusers import DiffusersPrior, from_pipeline, schedule_of
 
 SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.012)
 FLOW = NoiseSchedule.rectified_flow(3.0)

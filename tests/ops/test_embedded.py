@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 from tests.ops.conftest import AUTOENCODER, DENOISER, EMBEDDED_METADATA, save_embedded, scene, tiny_networks
-from vipaint_ops import embedded
-from vipaint_ops.embedded import is_embedded, load_embedded_prior
+from vipaint_ops.diffusion.schedule import NoiseSchedule
 from vipaint_ops.errors import InputError
-from vipaint_ops.schedule import NoiseSchedule
+from vipaint_ops.priors import embedded
+from vipaint_ops.priors.embedded import is_embedded, load_embedded_prior
 
 NORM = "denoiser.conv_norm_out.weight"
 

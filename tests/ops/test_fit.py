@@ -10,7 +10,7 @@ from torch import nn
 from benchmarks.problems import inpainting_problem, power_law_prior
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, bound, draw, gaussian
 from vipaint_ops import FitConfig, InputError, NoiseSchedule, Observation, fit_posterior, operators
-from vipaint_ops.guidance import GuidanceConfig
+from vipaint_ops.inference.corrections import GuidanceConfig
 
 SHORT = FitConfig(iterations=12, samples=2, start_chains=3, start_steps=3)
 both_schedules = pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])

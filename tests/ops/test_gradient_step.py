@@ -5,11 +5,11 @@ import torch
 
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
 from vipaint_ops import Observation, operators
-from vipaint_ops.noise import NoiseStreams
-from vipaint_ops.prior import CountedPrior
+from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.diffusion.schedule import reverse_mean
+from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.samplers import DPSConfig, PSLDConfig, ReSampleConfig, dps, psld
 from vipaint_ops.samplers.gradient_step import gradient_step, in_units_of, relative_length, residual_norm
-from vipaint_ops.schedule import reverse_mean
 
 SHAPE = (1, 2, 4)
 

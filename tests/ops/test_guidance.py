@@ -6,19 +6,12 @@ import pytest
 import torch
 
 from vipaint_ops import NoiseSchedule, Observation, operators
-from vipaint_ops.analytic import GaussianMixturePrior
-from vipaint_ops.guidance import (
-    CORRECTIONS,
-    GuidanceConfig,
-    decoder_gain,
-    dps,
-    kalman,
-    pseudo_inverse,
-)
-from vipaint_ops.linearised import KrylovSpace, Linearised, clean_variance
-from vipaint_ops.noise import NoiseStreams
-from vipaint_ops.prior import CountedPrior
-from vipaint_ops.schedule import CLEAN, posterior
+from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.diffusion.schedule import CLEAN, posterior
+from vipaint_ops.diffusion.streams import NoiseStreams
+from vipaint_ops.inference.corrections import CORRECTIONS, GuidanceConfig, decoder_gain, dps, kalman, pseudo_inverse
+from vipaint_ops.inference.linearised import KrylovSpace, Linearised, clean_variance
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 
 DOUBLE = torch.float64
 VP, FLOW = NoiseSchedule.scaled_linear(0.0015, 0.0195), NoiseSchedule.rectified_flow()

@@ -7,14 +7,14 @@ from torch.distributions import StudentT as TorchStudentT
 from benchmarks.problems import power_law_prior
 from tests.ops.test_guidance import SIZE, BentPrior, draw, gaussian, observe, streams
 from vipaint_ops import FitConfig, NoiseSchedule, Observation, RefineConfig, fit_posterior, operators, sample_posterior
-from vipaint_ops.degrade import degrade
+from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.diffusion.schedule import CLEAN
 from vipaint_ops.errors import InputError
-from vipaint_ops.guidance import CORRECTIONS, GuidanceConfig, root_weights
-from vipaint_ops.likelihood import Gaussian, StudentT
-from vipaint_ops.pictures import pad_observation
-from vipaint_ops.prior import CountedPrior
+from vipaint_ops.evaluation.degrade import degrade
+from vipaint_ops.images.pictures import pad_observation
+from vipaint_ops.inference.corrections import CORRECTIONS, GuidanceConfig, root_weights
+from vipaint_ops.measurement.likelihood import Gaussian, StudentT
 from vipaint_ops.samplers import KalmanConfig, kalman
-from vipaint_ops.schedule import CLEAN
 
 DOUBLE = torch.float64
 VP = NoiseSchedule.scaled_linear(0.0015, 0.0195)
@@ -86,7 +86,7 @@ def test_a_correction_equals_the_gaussian_one_of_whitened_measurements(name):
 
 @every_correction
 def test_a_robust_correction_does_not_depend_on_the_batch_and_leaves_no_graph(name):
-    from vipaint_ops.noise import NoiseStreams
+    from vipaint_ops.diffusion.streams import NoiseStreams
 
     prior, observation, z = gaussian(kind=BentPrior), robust(observe("hole")), draw(3, 2, 2, 3, seed=6)
     together = CORRECTIONS[name](CountedPrior(prior), observation, z, 0.4, CLEAN, streams(3), GuidanceConfig())

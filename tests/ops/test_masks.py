@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vipaint_ops import masks
 from vipaint_ops.errors import InputError
+from vipaint_ops.images import masks
 
 
 def seeded(seed: int = 0) -> torch.Generator:

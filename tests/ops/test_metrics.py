@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from vipaint_ops import metrics
 from vipaint_ops.errors import InputError
-from vipaint_ops.observation import Observation
+from vipaint_ops.evaluation import metrics
+from vipaint_ops.measurement.observation import Observation
 from vipaint_ops.operators import Inpainting
 
 

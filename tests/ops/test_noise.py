@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vipaint_ops.noise import NoiseStreams
+from vipaint_ops.diffusion.streams import NoiseStreams
 
 LIKE = torch.zeros(4, 3, 5, 7)
 

@@ -7,7 +7,7 @@ from tests.ops.conftest import scene
 from tools import scenes
 from tools.train_prior import to_unit
 from vipaint_ops.errors import InputError
-from vipaint_ops.noise_level import covering_level, noise_level
+from vipaint_ops.measurement.noise_level import covering_level, noise_level
 from vipaint_ops.operators import GaussianBlur
 
 LEVELS = (0.02, 0.05, 0.1, 0.2)

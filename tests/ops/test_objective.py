@@ -20,10 +20,10 @@ from tests.ops.gaussian_chain import (
     walk_moments,
 )
 from vipaint_ops import FitConfig, HierarchicalPosterior, Observation, fit_posterior, operators
-from vipaint_ops.analytic import GaussianMixturePrior
-from vipaint_ops.linearised import clean_variance
-from vipaint_ops.noise import NoiseStreams
-from vipaint_ops.prior import CountedPrior
+from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.diffusion.streams import NoiseStreams
+from vipaint_ops.inference.linearised import clean_variance
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.vipaint.objective import bound_terms, gaussian_kl, top_kl
 
 SHAPE, SIZE = (2, 4), 8

@@ -6,7 +6,7 @@ from torch.distributions import Normal
 
 from vipaint_ops import operators
 from vipaint_ops.errors import InputError
-from vipaint_ops.observation import Observation
+from vipaint_ops.measurement.observation import Observation
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -7,20 +7,11 @@ from kornia.color import rgb_to_grayscale
 from tests.ops.gaussian_chain import VP, gaussian
 from tests.ops.operator_cases import CPU, dense
 from vipaint_ops import FitConfig, Observation, samplers
+from vipaint_ops.diffusion.prior import CountedPrior
 from vipaint_ops.errors import InputError
-from vipaint_ops.operators import (
-    Blur,
-    Compose,
-    Crop,
-    GaussianBlur,
-    Grey,
-    Inpainting,
-    MotionBlur,
-    SuperResolution,
-)
-from vipaint_ops.pictures import crop_to, pad_observation
-from vipaint_ops.prior import CountedPrior
-from vipaint_ops.vipaint.published_v2 import PublishedV2
+from vipaint_ops.images.pictures import crop_to, pad_observation
+from vipaint_ops.operators import Blur, Compose, Crop, GaussianBlur, Grey, Inpainting, MotionBlur, SuperResolution
+from vipaint_ops.vipaint.published.v2 import PublishedV2
 
 DOUBLE = torch.float64
 

@@ -9,15 +9,15 @@ import torch
 from benchmarks.problems import mixture_problem
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw
 from vipaint_ops import FitConfig, InputError, Observation, RefineConfig, fit_posterior, operators, sample_posterior
-from vipaint_ops.analytic import GaussianMixturePrior
-from vipaint_ops.guidance import GuidanceConfig
-from vipaint_ops.likelihood import StudentT
-from vipaint_ops.metrics import sliced_wasserstein
-from vipaint_ops.noise import NoiseStreams
-from vipaint_ops.particles import LEAST_EFFECTIVE, effective_share, systematic, tempered
-from vipaint_ops.prior import CountedPrior
+from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.diffusion.streams import NoiseStreams
+from vipaint_ops.evaluation.metrics import sliced_wasserstein
+from vipaint_ops.inference.corrections import GuidanceConfig
+from vipaint_ops.inference.particles import LEAST_EFFECTIVE, effective_share, systematic, tempered
+from vipaint_ops.inference.twist import FEW, ExactTwist
+from vipaint_ops.measurement.likelihood import StudentT
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.samplers import KalmanConfig, kalman
-from vipaint_ops.twist import FEW, ExactTwist
 from vipaint_ops.vipaint.objective import gaussian_kl
 from vipaint_ops.vipaint.posterior import HierarchicalPosterior, log_ratio
 

@@ -8,11 +8,11 @@ import torch
 from tests.ops.conftest import SmallFit
 from tests.ops.test_guidance import BentPrior, draw, streams
 from vipaint_ops import FitConfig, NoiseSchedule, Observation, RefineConfig, fit_posterior, operators, sample_posterior
-from vipaint_ops.analytic import GaussianMixturePrior
+from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.diffusion.schedule import Level
 from vipaint_ops.errors import InputError
-from vipaint_ops.perceptual import PerceptualTerm
-from vipaint_ops.prior import CountedPrior
-from vipaint_ops.schedule import Level
+from vipaint_ops.inference.perceptual import PerceptualTerm
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.vipaint.objective import log_likelihood
 
 DOUBLE = torch.float64
@@ -80,7 +80,7 @@ def test_kalman_guidance_has_no_term_for_it():
     ("weight", "message"), [(-1.0, "0 or more"), (float("nan"), "0 or more"), (1.0, "pip install lpips")]
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_loaded(config, weight, message, monkeypatch):
-    monkeypatch.setattr("vipaint_ops.perceptual.find_spec", lambda name: None)
+    monkeypatch.setattr("vipaint_ops.inference.perceptual.find_spec", lambda name: None)
     with pytest.raises(InputError, match=message):
         config(perceptual_weight=weight)
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from tests.ops.conftest import scene
-from vipaint_ops.pictures import centre_square, load_image, load_mask, save_image
+from vipaint_ops.images.pictures import centre_square, load_image, load_mask, save_image
 
 
 def test_what_is_saved_is_read_back_to_the_nearest_level(tmp_path):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from vipaint_ops import masks, plots
 from vipaint_ops.errors import InputError
+from vipaint_ops.evaluation import plots
+from vipaint_ops.images import masks
 
 
 def picture(seed: int, height: int = 8, width: int = 8, channels: int = 3) -> torch.Tensor:
@@ -121,7 +122,7 @@ def test_a_history_without_terms_is_refused(nothing):
 
 def test_matplotlib_is_loaded_on_use_only_and_without_pyplot():
     script = (
-        "import sys; from vipaint_ops import plots; assert 'matplotlib' not in sys.modules;"
+        "import sys; from vipaint_ops.evaluation import plots; assert 'matplotlib' not in sys.modules;"
         "plots.fit_curves([{'likelihood': 1.0}]); assert 'matplotlib' in sys.modules;"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian, walk_moments
 from vipaint_ops import HierarchicalPosterior, InputError
-from vipaint_ops.noise import NoiseStreams
-from vipaint_ops.prior import CountedPrior, Evaluations
-from vipaint_ops.schedule import posterior as reverse_kernel
-from vipaint_ops.vipaint.posterior import check_times, describe
+from vipaint_ops.diffusion.prior import CountedPrior, Evaluations
+from vipaint_ops.diffusion.schedule import posterior as reverse_kernel
+from vipaint_ops.diffusion.streams import NoiseStreams
+from vipaint_ops.vipaint.config import check_times
+from vipaint_ops.vipaint.posterior import describe
 
 SHAPE, SIZE = (2, 4), 8
 TIMES = (0.8, 0.6, 0.4)

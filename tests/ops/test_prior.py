@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vipaint_ops.prior import CountedPrior, Evaluations
-from vipaint_ops.schedule import NoiseSchedule
+from vipaint_ops.diffusion.prior import CountedPrior, Evaluations
+from vipaint_ops.diffusion.schedule import NoiseSchedule
 
 
 class TinyPrior:

@@ -5,12 +5,12 @@ import torch
 
 from tests.ops.gaussian_chain import DOUBLE, VP, draw, gaussian
 from vipaint_ops import InputError, Observation, operators
-from vipaint_ops.analytic import GaussianMixturePrior
-from vipaint_ops.likelihood import StudentT
+from vipaint_ops.diffusion.schedule import reverse_mean
+from vipaint_ops.measurement.likelihood import StudentT
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.samplers import PSLDConfig, psld
 from vipaint_ops.samplers.gradient_step import relative_length
 from vipaint_ops.samplers.psld import PUBLISHED_SIZE, PUBLISHED_STEPS
-from vipaint_ops.schedule import reverse_mean
 
 SHAPE = (1, 2, 4)
 BOTH = torch.eye(8, dtype=DOUBLE) + 0.3 * draw(8, 8, seed=7), torch.eye(8, dtype=DOUBLE) + 0.3 * draw(8, 8, seed=8)

@@ -15,16 +15,17 @@ from vipaint_ops import (
     fit_posterior,
     sample_posterior,
 )
-from vipaint_ops.analytic import GaussianMixturePrior
+from vipaint_ops.diffusion.prior import CountedPrior, Evaluations
+from vipaint_ops.diffusion.schedule import bridge, posterior, reverse_mean
+from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.errors import InputError
-from vipaint_ops.noise import NoiseStreams
 from vipaint_ops.operators import Inpainting, Linear
-from vipaint_ops.prior import CountedPrior, Evaluations
-from vipaint_ops.schedule import bridge, posterior, reverse_mean
-from vipaint_ops.vipaint import published_v1, published_v2
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.vipaint.families import Gaussian, coupled_alpha
 from vipaint_ops.vipaint.fit import RECIPES
 from vipaint_ops.vipaint.objective import gaussian_kl
+from vipaint_ops.vipaint.published import v1 as published_v1
+from vipaint_ops.vipaint.published import v2 as published_v2
 
 IMAGENET, CHURCH = NoiseSchedule.scaled_linear(0.0015, 0.0195), NoiseSchedule.scaled_linear(0.0015, 0.0155)
 SD3 = NoiseSchedule.rectified_flow(3.0)

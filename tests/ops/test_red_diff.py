@@ -7,7 +7,7 @@ import torch
 
 from tests.ops.gaussian_chain import DOUBLE, VP, draw, gaussian
 from vipaint_ops import Observation, operators
-from vipaint_ops.noise import NoiseStreams
+from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.samplers import RedDiffConfig, RedDiffVConfig, red_diff, red_diff_v
 from vipaint_ops.samplers.red_diff import BETAS, scattered
 

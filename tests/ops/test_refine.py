@@ -7,15 +7,9 @@ import torch
 
 from benchmarks.problems import inpainting_problem, power_law_prior
 from tests.ops.gaussian_chain import FLOW, VP, gaussian, partly_seen, unfitted
-from vipaint_ops import (
-    FitConfig,
-    InputError,
-    RefineConfig,
-    fit_posterior,
-    sample_posterior,
-)
-from vipaint_ops.ancestral import end_time, time_grid
-from vipaint_ops.guidance import GuidanceConfig
+from vipaint_ops import FitConfig, InputError, RefineConfig, fit_posterior, sample_posterior
+from vipaint_ops.inference.chain import end_time, time_grid
+from vipaint_ops.inference.corrections import GuidanceConfig
 
 SHAPE, SIZE = (2, 4), 8
 SHORT = RefineConfig(steps=3)

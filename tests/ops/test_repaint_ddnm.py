@@ -8,13 +8,13 @@ import torch
 
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
 from vipaint_ops import InputError, Observation, operators
-from vipaint_ops.analytic import GaussianMixturePrior
-from vipaint_ops.metrics import consistency, moment_errors
-from vipaint_ops.noise import NoiseStreams
+from vipaint_ops.diffusion.schedule import Level
+from vipaint_ops.diffusion.streams import NoiseStreams
+from vipaint_ops.evaluation.metrics import consistency, moment_errors
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.samplers import BlendedConfig, DDNMConfig, RePaintConfig, blended, ddnm, repaint
 from vipaint_ops.samplers.ddnm import carried_noise, scalings
 from vipaint_ops.samplers.travel import TravelConfig, noised
-from vipaint_ops.schedule import Level
 
 SHAPE, SIZE = (2, 2, 4), 16
 MASK = torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 1]], dtype=DOUBLE)

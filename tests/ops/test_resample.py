@@ -7,10 +7,10 @@ import torch
 
 from tests.ops.gaussian_chain import DOUBLE, VP, draw, gaussian
 from vipaint_ops import InputError, Observation, operators
-from vipaint_ops.noise import NoiseStreams
+from vipaint_ops.diffusion.schedule import posterior
+from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.samplers import ReSampleConfig, resample
 from vipaint_ops.samplers.resample import consistent, stochastic_resample
-from vipaint_ops.schedule import posterior
 
 SHAPE = (1, 2, 4)
 MASK = torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 1]], dtype=DOUBLE)

@@ -7,9 +7,9 @@ import torch
 
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
 from vipaint_ops import InputError, Observation, operators, samplers
-from vipaint_ops.analytic import GaussianMixturePrior
-from vipaint_ops.guidance import GuidanceConfig
-from vipaint_ops.likelihood import StudentT
+from vipaint_ops.inference.corrections import GuidanceConfig
+from vipaint_ops.measurement.likelihood import StudentT
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.samplers import (
     BlendedConfig,
     CoPaintConfig,

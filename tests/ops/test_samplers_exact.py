@@ -14,9 +14,9 @@ import torch
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
 from tests.ops.test_samplers import ALL
 from vipaint_ops import Observation, operators, samplers
-from vipaint_ops.analytic import GaussianMixturePrior
-from vipaint_ops.ancestral import end_time, start_time, time_grid
-from vipaint_ops.guidance import GuidanceConfig
+from vipaint_ops.inference.chain import end_time, start_time, time_grid
+from vipaint_ops.inference.corrections import GuidanceConfig
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.samplers import (
     BlendedConfig,
     CoPaintConfig,

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vipaint_ops.diffusion.schedule import CLEAN, Level, NoiseSchedule, bridge, posterior, reverse_mean, transition
 from vipaint_ops.errors import InputError
-from vipaint_ops.schedule import CLEAN, Level, NoiseSchedule, bridge, posterior, reverse_mean, transition
 
 SCHEDULES = {
     "vp": NoiseSchedule.scaled_linear(0.0015, 0.0195),

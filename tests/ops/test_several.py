@@ -19,14 +19,14 @@ from vipaint_ops import (
     operators,
     sample_posterior,
 )
-from vipaint_ops.embedded import EMBEDDED_PRIOR
-from vipaint_ops.likelihood import StudentT
-from vipaint_ops.metrics import sliced_wasserstein
-from vipaint_ops.noise import NoiseStreams
-from vipaint_ops.observation import Observation
-from vipaint_ops.pictures import load_image
-from vipaint_ops.prior import CountedPrior
-from vipaint_ops.twist import FEW
+from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.diffusion.streams import NoiseStreams
+from vipaint_ops.evaluation.metrics import sliced_wasserstein
+from vipaint_ops.images.pictures import load_image
+from vipaint_ops.inference.twist import FEW
+from vipaint_ops.measurement.likelihood import StudentT
+from vipaint_ops.measurement.observation import Observation
+from vipaint_ops.priors.embedded import EMBEDDED_PRIOR
 
 SHORT = replace(FitConfig.several(6), start_steps=4, start_chains=3)
 TIMES = (0.7, 0.5)

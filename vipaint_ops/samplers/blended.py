@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..ancestral import SampleResult, pure_noise
-from ..batches import sample_in_batches
-from ..observation import Observation
-from ..prior import DiffusionPrior
-from ..progress import Callback, Progress
-from ..schedule import CLEAN, reverse_mean
+from ..diffusion.prior import DiffusionPrior
+from ..diffusion.schedule import CLEAN, reverse_mean
+from ..inference.batches import sample_in_batches
+from ..inference.chain import pure_noise
+from ..inference.progress import Callback, Progress
+from ..inference.results import SampleResult
+from ..measurement.observation import Observation
 from .config import SamplerConfig
 from .known import check_selects, known_latents
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..ancestral import even_times, start_time
+from ..diffusion.prior import DiffusionPrior
+from ..diffusion.schedule import are_descending
 from ..errors import InputError
-from ..prior import DiffusionPrior
-from ..schedule import are_descending
+from ..inference.chain import even_times, start_time
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,15 +11,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..ancestral import SampleResult, pure_noise
-from ..batches import sample_in_batches
+from ..diffusion.prior import CountedPrior, DiffusionPrior
+from ..diffusion.schedule import CLEAN, reverse_mean
+from ..diffusion.streams import NoiseStreams
 from ..errors import InputError
-from ..guidance import decoder_gain
-from ..noise import NoiseStreams
-from ..observation import Observation
-from ..prior import CountedPrior, DiffusionPrior
-from ..progress import Callback, Progress
-from ..schedule import CLEAN, reverse_mean
+from ..inference.batches import sample_in_batches
+from ..inference.chain import pure_noise
+from ..inference.corrections import decoder_gain
+from ..inference.progress import Callback, Progress
+from ..inference.results import SampleResult
+from ..measurement.observation import Observation
 from .travel import TravelConfig, noised
 
 SHRINK, MOST_TRIES = 0.8, 60

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..ancestral import SampleResult, pure_noise
-from ..batches import sample_in_batches
-from ..noise import NoiseStreams
-from ..observation import Observation
-from ..prior import DiffusionPrior
-from ..progress import Callback, Progress
-from ..schedule import CLEAN, Level
+from ..diffusion.prior import DiffusionPrior
+from ..diffusion.schedule import CLEAN, Level
+from ..diffusion.streams import NoiseStreams
+from ..inference.batches import sample_in_batches
+from ..inference.chain import pure_noise
+from ..inference.progress import Callback, Progress
+from ..inference.results import SampleResult
+from ..measurement.observation import Observation
 from .known import known_latents
 from .travel import TravelConfig, noised
 
@@ -103,8 +104,7 @@ def ddnm(
     """DDNM and DDNM+ (Wang et al. 2023, algorithms 1 and 2): needs no gradient.
 
     Every predicted picture x is replaced by x + Sigma_t A^+ (y - A x) (eq. 13 and 17). In a latent space that picture
-    is decoded and encoded again, an evaluation of the encoder a step that :class:`~vipaint_ops.prior.Evaluations` does
-    not count, and what the autoencoder cannot reproduce is an error of the method.
+    is decoded and encoded again, and what the autoencoder cannot reproduce is an error of the method.
     """
     observation.require_gaussian("DDNM")
     settings = config or DDNMConfig()

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import guidance
-from ..ancestral import SampleResult, pure_noise
-from ..batches import sample_in_batches
-from ..guidance import GuidanceConfig
-from ..observation import Observation
-from ..prior import DiffusionPrior
-from ..progress import Callback, Progress
-from ..schedule import CLEAN, reverse_mean
+from ..diffusion.prior import DiffusionPrior
+from ..diffusion.schedule import CLEAN, reverse_mean
+from ..inference import corrections as guidance
+from ..inference.batches import sample_in_batches
+from ..inference.chain import pure_noise
+from ..inference.corrections import GuidanceConfig
+from ..inference.progress import Callback, Progress
+from ..inference.results import SampleResult
+from ..measurement.observation import Observation
 from .config import SamplerConfig
 from .gradient_step import in_units_of, relative_length
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..noise import NoiseStreams
-from ..observation import Observation
-from ..prior import CountedPrior, DiffusionPrior
-from ..schedule import Level, reverse_mean
+from ..diffusion.prior import CountedPrior, DiffusionPrior
+from ..diffusion.schedule import Level, reverse_mean
+from ..diffusion.streams import NoiseStreams
+from ..measurement.observation import Observation
 
 Loss = Callable[[Tensor], Tensor]
 """Of clean latents ``[batch, *latent_shape]``, a number for each, ``[batch]``."""

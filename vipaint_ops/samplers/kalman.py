@@ -7,14 +7,15 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..ancestral import SampleResult, end_time, guided_chain, pure_noise, time_grid
-from ..batches import sample_in_batches
+from ..diffusion.prior import DiffusionPrior
 from ..errors import InputError
-from ..guidance import GuidanceConfig
-from ..observation import Observation
-from ..particles import Populations, particle_chain
-from ..prior import DiffusionPrior
-from ..progress import Callback
+from ..inference.batches import sample_in_batches
+from ..inference.chain import end_time, guided_chain, pure_noise, time_grid
+from ..inference.corrections import GuidanceConfig
+from ..inference.particles import particle_chain
+from ..inference.progress import Callback
+from ..inference.results import Populations, SampleResult
+from ..measurement.observation import Observation
 from .config import SamplerConfig
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..diffusion.prior import DiffusionPrior
 from ..errors import InputError
-from ..observation import Observation
-from ..prior import DiffusionPrior
+from ..measurement.observation import Observation
 
 
 def check_selects(observation: Observation, method: str) -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..ancestral import SampleResult, guided_chain, pure_noise
-from ..batches import sample_in_batches
-from ..guidance import GuidanceConfig
-from ..observation import Observation
-from ..prior import DiffusionPrior
-from ..progress import Callback
+from ..diffusion.prior import DiffusionPrior
+from ..inference.batches import sample_in_batches
+from ..inference.chain import guided_chain, pure_noise
+from ..inference.corrections import GuidanceConfig
+from ..inference.progress import Callback
+from ..inference.results import SampleResult
+from ..measurement.observation import Observation
 from .config import SamplerConfig
 
 

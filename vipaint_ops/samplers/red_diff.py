@@ -9,12 +9,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..ancestral import SampleResult, end_time, time_grid
-from ..batches import sample_in_batches
-from ..noise import NoiseStreams
-from ..observation import Observation
-from ..prior import CountedPrior, DiffusionPrior
-from ..progress import Callback, Progress
+from ..diffusion.prior import CountedPrior, DiffusionPrior
+from ..diffusion.streams import NoiseStreams
+from ..inference.batches import sample_in_batches
+from ..inference.chain import end_time, time_grid
+from ..inference.progress import Callback, Progress
+from ..inference.results import SampleResult
+from ..measurement.observation import Observation
 from .config import SamplerConfig
 
 BETAS = (0.9, 0.99)

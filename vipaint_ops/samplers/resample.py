@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..ancestral import SampleResult, pure_noise
-from ..batches import sample_in_batches
+from ..diffusion.prior import CountedPrior, DiffusionPrior
+from ..diffusion.schedule import CLEAN, Level, posterior, reverse_mean
+from ..diffusion.streams import NoiseStreams
 from ..errors import InputError
-from ..linearised import clean_variance
-from ..noise import NoiseStreams
-from ..observation import Observation
-from ..prior import CountedPrior, DiffusionPrior
-from ..progress import Callback, Progress
-from ..schedule import CLEAN, Level, posterior, reverse_mean
+from ..inference.batches import sample_in_batches
+from ..inference.chain import pure_noise
+from ..inference.linearised import clean_variance
+from ..inference.progress import Callback, Progress
+from ..inference.results import SampleResult
+from ..measurement.observation import Observation
 from .config import SamplerConfig
 from .gradient_step import gradient_step, relative_length, residual_norm
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..diffusion.schedule import Level, transition
+from ..diffusion.streams import NoiseStreams
 from ..errors import InputError
-from ..noise import NoiseStreams
-from ..schedule import Level, transition
 from .config import SamplerConfig
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..linearised import dot
-from ..observation import Observation
-from ..prior import DiffusionPrior
+from ..diffusion.prior import DiffusionPrior
+from ..inference.linearised import dot
+from ..measurement.observation import Observation
 
 TOLERATED = 1.07
 """Factor on the root mean square residual beyond what chance and the autoencoder account for."""

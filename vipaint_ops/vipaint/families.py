@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ..schedule import Level, posterior
+from ..diffusion.schedule import Level, posterior
 
 
 class Gaussian(NamedTuple):

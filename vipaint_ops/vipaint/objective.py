@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..guidance import decoder_gain
-from ..linearised import clean_variance
-from ..noise import NoiseStreams
-from ..observation import Observation
-from ..perceptual import PerceptualTerm
-from ..prior import CountedPrior
-from ..schedule import Level, transition
+from ..diffusion.prior import CountedPrior
+from ..diffusion.schedule import Level, transition
+from ..diffusion.streams import NoiseStreams
+from ..inference.corrections import decoder_gain
+from ..inference.linearised import clean_variance
+from ..inference.perceptual import PerceptualTerm
+from ..measurement.observation import Observation
 from .posterior import HierarchicalPosterior, Keypoint
 
 _NOISIEST = 1 - 1e-4

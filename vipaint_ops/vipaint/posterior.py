@@ -20,10 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..diffusion.prior import CountedPrior, DiffusionPrior, Evaluations
+from ..diffusion.schedule import Level, reverse_mean
+from ..diffusion.streams import NoiseStreams
 from ..errors import InputError
-from ..noise import NoiseStreams
-from ..prior import CountedPrior, DiffusionPrior, Evaluations
-from ..schedule import Level, are_descending, reverse_mean
+from .config import check_times
 from .families import FAMILIES, Step
 
 FORMAT = "vipaint-posterior-1"
@@ -236,19 +237,6 @@ def log_ratio(walk: list[Keypoint], data_std: float) -> Tensor:
         q = torch.distributions.Normal(k.q_mean, k.q_log_std.exp())
         total += (p.log_prob(k.z) - q.log_prob(k.z)).flatten(1).double().sum(1)
     return total
-
-
-def check_times(times: tuple[float, ...]) -> None:
-    """Refuse keypoints that are not decreasing times in (0, 1].
-
-    Raises:
-        InputError: as said.
-    """
-    if not are_descending(times):
-        raise InputError(
-            f"keypoints are {list(times)}; give one or more times in (0, 1], decreasing from T_e to T_s, "
-            "such as 0.55,0.4"
-        )
 
 
 def describe(prior: DiffusionPrior) -> dict[str, str]:

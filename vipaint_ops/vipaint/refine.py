@@ -3,97 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..ancestral import SampleResult, end_time, guided_chain, time_grid
-from ..batches import sample_in_batches
-from ..errors import InputError
-from ..guidance import CORRECTIONS, GuidanceConfig
-from ..noise import NoiseStreams
-from ..observation import Observation
-from ..particles import Populations, particle_chain
-from ..perceptual import Distance, check_perceptual
-from ..prior import CountedPrior, DiffusionPrior
-from ..progress import Callback, Progress
-from . import published_v1, published_v2
+from ..diffusion.prior import CountedPrior, DiffusionPrior
+from ..diffusion.streams import NoiseStreams
+from ..inference.batches import sample_in_batches
+from ..inference.chain import end_time, guided_chain, time_grid
+from ..inference.particles import particle_chain
+from ..inference.progress import Callback, Progress
+from ..inference.results import Populations, SampleResult
+from ..measurement.observation import Observation
+from .config import RefineConfig
 from .consistency import excess
 from .posterior import HierarchicalPosterior, log_ratio
-
-
-@dataclass(frozen=True)
-class RefineConfig:
-    """Settings of the refinement.
-
-    :meth:`published_v1` and :meth:`published_v2` are the two published settings (docs/published.md).
-
-    Attributes:
-        guidance: "kalman" (no step size, keeps the spread), "pseudo_inverse" or "dps"; "published_v1" and
-            "published_v2" take the published chains, whose constants are their own.
-        steps: reverse steps from T_s to the clean latent, even in log-SNR (the published chains: in time).
-        eta: 1 for ancestral noise, 0 for none.
-        attempts: how many chains a sample may take, kalman guidance only: one that misses the observation by more than
-            its noise and the autoencoder account for (:mod:`~vipaint_ops.vipaint.consistency`) is drawn again, and the
-            one that misses it least is kept. 1 takes the first.
-        batch_size: samples computed together; it changes memory, not results. A population is never split.
-        particles: size of the populations that samples are drawn in by sequential Monte Carlo (kalman guidance); 1
-            draws each by itself. Particles of one population share ancestors. With few measurements they reach modes
-            in proportion to their weight (docs/results.md); with many, weights degenerate and are tempered
-            (:class:`~vipaint_ops.particles.Populations` says how much).
-        settings: of the correction.
-        perceptual_weight: of a perceptual distance added to the data term of the published chains (100 in v1, which
-            adds it for inpainting, 1 in v2); 0 for none.
-        perceptual: the distance; none for LPIPS from the package lpips.
-    """
-
-    guidance: str = "kalman"
-    steps: int = 28
-    eta: float = 1.0
-    attempts: int = 3
-    batch_size: int = 8
-    particles: int = 1
-    settings: GuidanceConfig = field(default_factory=GuidanceConfig)
-    perceptual_weight: float = 0.0
-    perceptual: Distance | None = None
-
-    def __post_init__(self):
-        if self.guidance not in (known := [*CORRECTIONS, *PUBLISHED]):
-            raise InputError(f"guidance is {self.guidance!r}; choose one of {', '.join(known)}")
-        if self.steps < 1:
-            raise InputError(f"steps is {self.steps}; it must be at least 1")
-        if self.attempts < 1:
-            raise InputError(f"attempts is {self.attempts}; it must be at least 1")
-        if self.particles < 1:
-            raise InputError(f"particles is {self.particles}; it must be at least 1")
-        if self.particles > 1 and (self.guidance != "kalman" or self.eta != 1):
-            raise InputError(
-                f"particles is {self.particles} with guidance {self.guidance!r} and eta {self.eta:g}: particles need "
-                "kalman guidance and eta 1"
-            )
-        if self.perceptual_weight and self.guidance in CORRECTIONS:
-            raise InputError(
-                f"perceptual_weight is {self.perceptual_weight}, and {self.guidance} guidance has no term for it: set "
-                "it to 0"
-            )
-        check_perceptual(self.perceptual_weight, self.perceptual)
-
-    @classmethod
-    def published_v1(cls) -> RefineConfig:
-        """The first published setting: 400 unit steps from T_s = 0.4 (see published_v1.py)."""
-        return cls(guidance="published_v1", steps=400, eta=0.2)
-
-    @classmethod
-    def published_v2(cls) -> RefineConfig:
-        """The second published setting: 249 unit steps from T_s = 0.25, before the shift (see published_v2.py)."""
-        return cls(guidance="published_v2", steps=249, eta=1.0)
-
+from .published import v1 as published_v1
+from .published import v2 as published_v2
 
 Chain = Callable[[CountedPrior, Observation, Tensor, float, RefineConfig, NoiseStreams, Callback], Tensor]
 """``chain(prior, observation, z, T_s, config, streams, callback)``: from z at T_s to clean latents."""
 
-PUBLISHED: dict[str, Chain] = {"published_v1": published_v1.refine, "published_v2": published_v2.refine}
+CHAINS: dict[str, Chain] = {"published_v1": published_v1.refine, "published_v2": published_v2.refine}
 
 
 def _guided(
@@ -166,13 +98,13 @@ def sample_posterior(
         InputError: the posterior was fitted with another model or for another size.
     """
     settings = config or RefineConfig()
-    if settings.guidance in PUBLISHED:
+    if settings.guidance in CHAINS:
         observation.require_gaussian(f"the setting {settings.guidance}")
     if settings.particles > 1:
         observation.require_gaussian("weighing particles")
     posterior.check(prior)
     posterior = posterior.to(prior.device, prior.dtype)
-    refine = PUBLISHED.get(settings.guidance, _guided)
+    refine = CHAINS.get(settings.guidance, _guided)
 
     populations: list[Populations] = []
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ancestral import end_time, guided_chain, pure_noise, start_time, time_grid
-from ..guidance import GuidanceConfig
-from ..noise import NoiseStreams
-from ..observation import Observation
-from ..particles import particle_chain, weighs_exactly
-from ..prior import CountedPrior
-from ..progress import Callback
-from ..schedule import Level, NoiseSchedule, reverse_mean, transition
+from ..diffusion.prior import CountedPrior
+from ..diffusion.schedule import Level, NoiseSchedule, reverse_mean, transition
+from ..diffusion.streams import NoiseStreams
+from ..inference.chain import end_time, guided_chain, pure_noise, start_time, time_grid
+from ..inference.corrections import GuidanceConfig
+from ..inference.particles import particle_chain, weighs_exactly
+from ..inference.progress import Callback
+from ..measurement.observation import Observation
 from .posterior import HierarchicalPosterior
 
 GATE_RANGE = (0.05, 0.95)

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from .basic import CATEGORY, generator, integer
+from tests.host.test_pack.basic import CATEGORY, generator, integer
 
 
 def _host():

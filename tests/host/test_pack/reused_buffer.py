@@ -9,7 +9,7 @@ import comfy.ops
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from .basic import CATEGORY
+from tests.host.test_pack.basic import CATEGORY
 
 _ALIGNMENT = 64
 

@@ -1,0 +1,221 @@
+"""Gradients through networks that ComfyUI loaded for inference: what has to be different, and back again afterwards.
+
+ComfyUI runs every node in inference mode, keeps weights as inference tensors, and on recent NVIDIA machines pages them
+through memory that is reused. Each function here lifts one of these obstacles for the length of a ``with`` block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...vipaint_ops.errors import InputError
+
+_CONTAINERS = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
+_PROBE_TOLERANCE = 0.2
+_PROBE_STEP = 0.5
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Leave inference mode, and have the host run what can be differentiated.
+
+    Offload streams order their copies for forward passes only, so a copy could be overwritten while a backward pass
+    still reads it; and the fused kernels that the host prefers have no derivative.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_setting("NUM_STREAMS", 0))
+        stack.enter_context(_setting("in_training", True))
+        yield
+
+
+@contextmanager
+def _setting(name: str, value: Any) -> Iterator[None]:
+    """One of the host's module settings, where this version has it."""
+    if not hasattr(comfy.model_management, name):
+        yield
+        return
+    before = getattr(comfy.model_management, name)
+    setattr(comfy.model_management, name, value)
+    try:
+        yield
+    finally:
+        setattr(comfy.model_management, name, before)
+
+
+def attention_with_gradient(function: Callable[..., Tensor], *arguments: Any, **options: Any) -> Tensor:
+    """An ``optimized_attention_override``: PyTorch's own attention, for the host's choices may have no derivative."""
+    return attention_pytorch.__wrapped__(*arguments, **options)
+
+
+def make_differentiable(module: nn.Module) -> None:
+    """Put normal tensors on the same memory in the place of a module's inference tensors; nothing is copied.
+
+    Weights of modules that page them (``_v``) are left alone: what a forward pass uses is made afresh from them.
+    """
+    normal: dict[int, Tensor] = {}
+    for part in module.modules():
+        if hasattr(part, "_v"):
+            continue
+        for name, parameter in part._parameters.items():
+            if _is_bare(parameter):
+                part._parameters[name] = nn.Parameter(_on_same_memory(parameter, normal), requires_grad=False)
+        for name, buffer in part._buffers.items():
+            if _is_bare(buffer):
+                part._buffers[name] = _on_same_memory(buffer, normal)
+
+
+def make_attributes_differentiable(holder: object) -> None:
+    """The same for tensors that an object which is no module holds as attributes, as latent formats do."""
+    for name, value in vars(holder).items():
+        if isinstance(value, Tensor) and _is_bare(value):
+            setattr(holder, name, _on_same_memory(value, {}))
+
+
+def _is_bare(tensor: Tensor | None) -> bool:
+    """Whether autograd would refuse the tensor: an inference tensor, or one that lost its version counter in a move."""
+    if tensor is None or type(tensor) not in (Tensor, nn.Parameter):
+        return False
+    try:
+        return tensor.is_inference() or tensor._version < 0
+    except RuntimeError:
+        return True
+
+
+def _on_same_memory(tensor: Tensor, made: dict[int, Tensor]) -> Tensor:
+    if id(tensor) not in made:
+        empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        made[id(tensor)] = empty.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+    return made[id(tensor)]
+
+
+def is_dynamic(patcher: Any) -> bool:
+    """Whether the host pages this model's weights through memory that it reuses."""
+    return getattr(patcher, "is_dynamic", lambda: False)()
+
+
+def clone_weights_when_used(patcher: Any) -> None:
+    """Have each operation of a (cloned) patcher work on a copy of its weight, which a backward pass can keep.
+
+    Without it, weights that live in reused memory make gradients silently wrong: autograd keeps views of that memory.
+    """
+    modules = dict(patcher.model.named_modules())
+    for key in patcher.model_state_dict():
+        owner, _, leaf = key.rpartition(".")
+        if leaf in ("weight", "bias") and hasattr(modules.get(owner), "weight_function"):
+            patcher.add_weight_wrapper(key, torch.clone)
+
+
+@contextmanager
+def checkpointed_blocks(network: nn.Module) -> Iterator[None]:
+    """Recompute the activations of every block in the backward pass, instead of keeping them."""
+    blocks = list(_blocks(network))
+    for block in blocks:
+        block.forward = _checkpointed(block.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.__dict__.pop("forward", None)
+
+
+def _blocks(network: nn.Module) -> Iterator[nn.Module]:
+    for child in network.children():
+        if isinstance(child, _CONTAINERS):
+            yield from _blocks(child)
+        elif "forward" not in child.__dict__:
+            yield child
+
+
+def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def on_copies(*arguments: Any, **options: Any) -> Any:
+        # Flux's blocks add to their inputs in place, which would then not be the inputs of the recomputation.
+        copies = (a.clone() if isinstance(a, Tensor) else a for a in arguments)
+        return forward(*copies, **{k: v.clone() if isinstance(v, Tensor) else v for k, v in options.items()})
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*arguments, **options)
+        return checkpoint(on_copies, *arguments, use_reentrant=False, preserve_rng_state=False, **options)
+
+    return run
+
+
+def mutates_saved_tensors(function: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    """Whether a network changes in place what its own backward pass needs, as ControlNets and Flux do in ComfyUI.
+
+    Raises:
+        InputError: the network cannot be differentiated at all.
+    """
+
+    def differentiate() -> None:
+        with torch.enable_grad():
+            z = x.detach().requires_grad_()
+            torch.autograd.grad(function(z).sum(), z)
+
+    try:
+        differentiate()
+        return False
+    except comfy.model_management.OOM_EXCEPTION:
+        raise
+    except RuntimeError:
+        try:
+            with torch.autograd.graph.allow_mutation_on_saved_tensors():
+                differentiate()
+        except RuntimeError as error:
+            raise _no_gradient(error) from error
+        return True
+
+
+def check_gradient(name: str, function: Callable[[Tensor], Tensor], x: Tensor, linear: float) -> None:
+    """Compare the gradient of a network with a finite difference, once, before a long run depends on it.
+
+    ``linear`` times the input is taken off the output first, so that the network's own part is what is compared.
+
+    Raises:
+        InputError: the two disagree, or there is no gradient.
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        weight = torch.randn(function(x).shape, generator=generator).to(x)
+    weight = weight / weight.norm()
+
+    def value(z: Tensor) -> Tensor:
+        y = function(z)
+        return (weight * (y - linear * z if linear else y)).sum()
+
+    with torch.enable_grad():
+        z = x.detach().requires_grad_()
+        try:
+            (gradient,) = torch.autograd.grad(value(z), z)
+        except RuntimeError as error:
+            raise _no_gradient(error) from error
+    slope = gradient.norm()
+    direction = gradient / slope.clamp(min=torch.finfo(x.dtype).tiny)
+    with torch.no_grad():
+        measured = (value(x + _PROBE_STEP * direction) - value(x - _PROBE_STEP * direction)) / (2 * _PROBE_STEP)
+    if not abs(measured - slope) <= _PROBE_TOLERANCE * max(abs(measured), slope):
+        raise InputError(
+            f"the gradient of this {name} is wrong in this ComfyUI ({slope.item():.4g} where a finite difference gives "
+            f"{measured.item():.4g}): load it unquantised (fp16 or bf16), and without torch.compile"
+        )
+
+
+def _no_gradient(error: RuntimeError) -> InputError:
+    if isinstance(error, comfy.model_management.OOM_EXCEPTION):
+        raise error
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        f"this model cannot be differentiated in this ComfyUI ({reason}): VIPaint needs gradients through it. Load it "
+        "unquantised (fp16 or bf16; no GGUF, nvfp4 or fp8 'fast'), without torch.compile or weight hooks on one of "
+        "several conditions"
+    )

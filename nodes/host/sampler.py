@@ -1,0 +1,133 @@
+"""A sampling method of the library as ComfyUI's SAMPLER."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...vipaint_ops.errors import InputError
+from ...vipaint_ops.inference.progress import Progress
+from ...vipaint_ops.inference.results import SampleResult
+from ...vipaint_ops.measurement.observation import Observation
+from ...vipaint_ops.samplers.config import SamplerConfig
+from .prior import Gradients, HostPrior, empty_latent, pad_to_model, with_host_prior
+from .schedule import HostSchedule
+from .vae import HostVAE
+
+Method = Callable[..., SampleResult]
+"""A function of :mod:`vipaint_ops.samplers`."""
+
+
+class HostSampler(comfy.samplers.Sampler):
+    """Restores ``observation`` by ``method``, whatever GUIDER, SIGMAS and NOISE it is used with.
+
+    The batch of the latent is the samples: each begins from its row of the noise, over the latent where that is not
+    empty. All other random numbers come from the noise's seed. ``config`` is the method's; its times come from the
+    sigmas.
+
+    Attributes:
+        gradients: the networks that the method differentiates through.
+        from_latent: whether the method begins from a noisy latent.
+        checkpointing: see :func:`~.host.with_host_prior`.
+        first: number of the first sample, whose random numbers are the same in any batch.
+    """
+
+    gradients = Gradients.ALL
+    from_latent = True
+    checkpointing = "auto"
+    first = 0
+
+    def __init__(self, method: Method, config: SamplerConfig, observation: Observation, vae: Any):
+        self._method, self._config, self._vae = method, config, vae
+        self._observation, self._sides, _ = pad_to_model(observation, vae)
+
+    def sample(
+        self, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor,
+        latent_image: Tensor, denoise_mask: Tensor | None = None, disable_pbar: bool = False,
+    ) -> Tensor:  # fmt: skip
+        """Called by ComfyUI with the model loaded; latents are the model's own.
+
+        Raises:
+            InputError: sigmas that do not fall to 0, a latent of another size than the observation's or with a mask,
+                or what the method cannot use.
+        """
+        if denoise_mask is not None:
+            raise InputError(
+                "latent_image has a noise mask, and the observation says already what is known: connect an empty "
+                "latent, or one without a mask"
+            )
+        if latent_image.any() and not self.from_latent:
+            raise InputError(
+                "latent_image is not empty, and this method begins from the observation: connect an empty latent"
+            )
+        self._check_size(guider, latent_image)
+        _check_sigmas(sigmas.tolist())
+
+        def work(prior: HostPrior) -> Tensor:
+            config = dataclasses.replace(self._config, times=_times(prior.schedule, sigmas.tolist()))
+            last = Progress("sample", 0, 0)
+
+            def report(progress: Progress) -> None:
+                nonlocal last
+                last = progress
+                prior.report(progress)
+
+            result = self._method(
+                prior, self._observation, len(noise), config, generator=torch.Generator().manual_seed(seed),
+                first=self.first, noise=_begin(prior, config, noise, latent_image), callback=report,
+            )  # fmt: skip
+            # What is shown last is the node's denoised_output.
+            prior.report(last, result.latents)
+            return result.latents
+
+        seed = extra_args["seed"] or 0
+        rows = min(self._config.batch_size, len(noise))
+        latents = with_host_prior(
+            guider, self._vae, self._sides, work, rows=rows, checkpointing=self.checkpointing,
+            gradients=self.gradients, sigmas=sigmas, callback=callback,
+        )  # fmt: skip
+        if not latents.isfinite().all():
+            raise InputError(
+                "the run diverged to NaN or infinite values: take smaller steps (more of them, or a lower scale or "
+                "rate), raise noise_level, or load the model in fp32 or bf16"
+            )
+        return latents
+
+    def _check_size(self, guider: Any, latent_image: Tensor) -> None:
+        vae = HostVAE(self._vae)
+        wanted = empty_latent(guider.model_patcher, vae, self._sides)
+        if latent_image.shape[1:] != wanted.shape[1:]:
+            width, height = (vae.factor * side for side in reversed(latent_image.shape[-2:]))
+            raise InputError(
+                f"latent_image is one of {width} x {height} pixels (width x height) and observation needs "
+                f"{self._sides[1]} x {self._sides[0]}: set width {self._sides[1]} and height {self._sides[0]}, or "
+                "connect Empty Latent for Observation"
+            )
+
+
+def _check_sigmas(sigmas: list[float]) -> None:
+    if sigmas[-1] != 0 or len(sigmas) < 2:
+        raise InputError(
+            f"sigmas end at {sigmas[-1]:.4g}; a restoration ends in a clean picture, at 0: connect all that the "
+            "scheduler gives, or the low_sigmas of SplitSigmas"
+        )
+    for before, after in pairwise(sigmas):
+        if after > before:
+            raise InputError(f"sigmas rise from {before:.4g} to {after:.4g}; give some that fall to 0")
+
+
+def _times(schedule: HostSchedule, sigmas: list[float]) -> tuple[float, ...]:
+    """The library's times of all sigmas but the last; those that the model does not tell apart once."""
+    return tuple(dict.fromkeys(schedule.time_at_host(sigma) for sigma in sigmas[:-1]))
+
+
+def _begin(prior: HostPrior, config: SamplerConfig, noise: Tensor, latent_image: Tensor) -> Tensor:
+    """The noise of which z = sigma noise is, at the first time, the given noise over the given latent."""
+    level = prior.schedule.level(config.grid(prior)[0])
+    return noise.clone() + level.alpha / level.sigma * latent_image.clone()

@@ -1,0 +1,78 @@
+"""ComfyUI's model sampling as a noise schedule of the library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...vipaint_ops.diffusion.schedule import NoiseSchedule
+from ...vipaint_ops.errors import InputError
+
+_POINTS = 1000
+"""Training steps of most hosts' tables; between two of them the log-SNR is interpolated, as ComfyUI does it."""
+_EDGE = 1e-6
+"""percent_to_sigma gives markers, not noise levels, at exactly 0 and 1."""
+
+
+class HostSchedule(NoiseSchedule):
+    """alpha and sigma of the model behind a MODEL, and the host's own input and sigma for them.
+
+    ComfyUI's noisy latent is a x_0 + b eps, where (a, b) = (1, s) for models of noise prediction and (1 - s, c s) for
+    flows (c is 1 but for a few), s being its sigma. The former is brought to unit variance here.
+
+    Raises:
+        InputError: a kind of sampling whose noisy latents are neither.
+    """
+
+    def __init__(self, model_sampling: Any):
+        one, zero = torch.ones(1), torch.zeros(1)
+        half = torch.full((1,), 0.5)
+        signal = model_sampling.noise_scaling(half, zero.clone(), one).item()
+        noise = model_sampling.noise_scaling(half, one.clone(), zero).item()
+        kind = type(model_sampling).__mro__[1].__name__
+        if noise <= 0 or signal not in (0.5, 1.0):
+            raise InputError(f"model samples by {kind}, in which VIPaint does not know the noise level of a latent")
+        self._flow, self._noise = signal == 0.5, 2 * noise
+        times = torch.linspace(0, 1, _POINTS, dtype=torch.float64).clamp(_EDGE, 1 - _EDGE)
+        sigmas = torch.tensor([float(model_sampling.percent_to_sigma(1 - t)) for t in times.tolist()]).double()
+        ratios = self._noise * sigmas / (1 - sigmas) if self._flow else sigmas
+        self._log_snr = -2 * ratios.log()
+        if not (self._log_snr.isfinite().all() and (self._log_snr.diff() < 0).all()):
+            raise InputError(f"model samples by {kind}, whose noise does not grow steadily with time")
+
+    def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        table = self._log_snr.to(t.device)
+        position = t.clamp(0, 1) * (_POINTS - 1)
+        lower = position.floor().long().clamp(max=_POINTS - 2)
+        log_snr = torch.lerp(table[lower], table[lower + 1], position - lower)
+        if not self._flow:
+            return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
+        ratio = (-log_snr / 2).exp() / self._noise
+        sigma = ratio / (1 + ratio)
+        return 1 - sigma, self._noise * sigma
+
+    def time_at_log_snr(self, value: float) -> float:
+        table = self._log_snr.flip(0)
+        upper = int(torch.searchsorted(table, value).clamp(1, _POINTS - 1))
+        low, high = table[upper - 1].item(), table[upper].item()
+        part = min(max((value - low) / (high - low), 0.0), 1.0)
+        return 1 - (upper - 1 + part) / (_POINTS - 1)
+
+    def to_host(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The host's noisy latent and its sigma (``[batch]``) for ``z`` at times ``t`` (``[batch]``)."""
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        if self._flow:
+            return z, sigma / self._noise
+        return z / alpha.view(-1, *[1] * (z.ndim - 1)), sigma / alpha
+
+    def time_at_host(self, sigma: float) -> float:
+        """The time at which :meth:`to_host` gives ``sigma``, clamped to the schedule's range; never 0."""
+        signal = max(1 - sigma, _EDGE) if self._flow else 1.0
+        return max(self.time_at_ratio(self._noise * sigma / signal), _EDGE)
+
+    @property
+    def description(self) -> str:
+        ends = self._log_snr[[0, _POINTS // 2, -1]].tolist()
+        return f"{'flow' if self._flow else 'vp'} " + " ".join(f"{v:.6g}" for v in ends)

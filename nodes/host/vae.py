@@ -1,0 +1,77 @@
+"""ComfyUI's VAE as decoder and encoder with gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ...vipaint_ops.errors import InputError
+from .gradients import clone_weights_when_used, is_dynamic
+from .tiles import TILE, decode_tiled
+
+_BACKWARD = 4
+"""A backward pass keeps about this many times the memory that the host reckons with for a forward pass."""
+
+
+class HostVAE:
+    """The networks of a VAE, decoding latents as they lie on ComfyUI's wires to pictures in [-1, 1].
+
+    The host's own ``decode`` clamps, and falls back to one without gradients where memory runs out; this one does
+    neither, and decodes in tiles, each recomputed in the backward pass, where the whole would not fit.
+
+    Raises:
+        InputError: a VAE of sound or of another kind of thing than pictures.
+    """
+
+    def __init__(self, vae: Any):
+        vae.throw_exception_if_invalid()
+        self._vae = vae
+        self.patcher = vae.patcher
+        if is_dynamic(vae.patcher):
+            self.patcher = vae.patcher.clone()
+            clone_weights_when_used(self.patcher)
+        if vae.output_channels != 3:
+            raise InputError(f"vae makes {vae.output_channels} channels; VIPaint restores pictures of 3")
+        self.factor = int(vae.spacial_compression_decode())
+        self.latent_channels = int(vae.latent_channels)
+        self._video = vae.latent_dim == 3
+        low, middle, high = vae.process_output(torch.tensor([-0.5, 0.0, 0.5])).tolist()
+        self._gain, self._offset = high - low, middle
+
+    @property
+    def network(self) -> torch.nn.Module:
+        return self.patcher.model
+
+    def memory(self, latent_shape: tuple[int, ...]) -> float:
+        """Bytes that decoding with a backward pass takes, roughly."""
+        return _BACKWARD * self._vae.memory_used_decode(latent_shape, self._vae.vae_dtype)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents ``[batch, channels, (1,) h, w]`` to pictures ``[batch, 3, height, width]``, unclamped."""
+        if latents.ndim == 5 and not self._video:
+            latents = latents[:, :, 0]
+        elif latents.ndim == 4 and self._video:
+            latents = latents[:, :, None]
+        if self._needs_tiles(latents):
+            pictures = decode_tiled(self._decode, latents, self.factor)
+        else:
+            pictures = self._decode(latents)
+        return 2 * (self._gain * pictures + self._offset) - 1
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures in [-1, 1] to latents; a latent of one frame where the VAE is one of video."""
+        x = self._vae.process_input((pictures + 1) / 2)
+        x = x[:, :, None] if self._video else x
+        return self._vae.first_stage_model.encode(x.to(self._vae.vae_dtype)).to(pictures.dtype)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        y = self._vae.first_stage_model.decode(latents.to(self._vae.vae_dtype)).to(latents.dtype)
+        return y[:, :, 0] if y.ndim == 5 else y
+
+    def _needs_tiles(self, latents: Tensor) -> bool:
+        if max(latents.shape[-2:]) <= TILE:
+            return False
+        return self.memory(tuple(latents.shape)) > comfy.model_management.get_free_memory(self._vae.device)

@@ -1,0 +1,1 @@
+"""Loaders of latent diffusion checkpoints that the stock loaders do not read."""

@@ -1,0 +1,147 @@
+"""Nodes for latent-diffusion models that the host's own loader does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pickle import UnpicklingError
+
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+import folder_paths
+from comfy_api.v0_0_2 import io
+
+from ...vipaint_ops.errors import InputError
+from ...vipaint_ops.priors.embedded import EMBEDDED_PRIOR, FORMAT
+from ..sockets import output
+from .embedded import PREVIEW, from_embedded
+from .layout import Checkpoint, from_compvis
+from .networks import build_model, build_vae
+
+EMBEDDED = "embedded prior (64x64 scenes)"
+"""The loader's first choice: the file that comes with the pack."""
+
+_CLASSES = "vipaint_ldm_classes"
+_SUPPORTED = (
+    "This node loads the embedded prior and the LSUN churches, LSUN bedrooms, CelebA-HQ, FFHQ and cin256-v2 models of "
+    "CompVis/latent-diffusion; Stable Diffusion and other models go through the core Load Checkpoint node"
+)
+
+
+def load_model(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL of a checkpoint file, with its class embedding attached."""
+    with _about(path):
+        return _model(path, _read(path), disable_dynamic)
+
+
+def load_vae_patcher(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The patcher of a checkpoint file's VAE; like the host's own, whatever ``disable_dynamic``."""
+    with _about(path):
+        return build_vae(_read(path)).patcher
+
+
+def _read(path: str) -> Checkpoint:
+    try:
+        tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
+    except UnpicklingError as error:
+        raise InputError(
+            "it is damaged, or holds more than tensors, which cannot be read without running code that it brings "
+            "along; convert it to .safetensors as the help page of this node says"
+        ) from error
+    except Exception as error:  # what a broken file raises is of no one kind
+        raise InputError(f"it cannot be read ({error}); is it complete?") from error
+    if (metadata or {}).get("format") != FORMAT:
+        return from_compvis(tensors)
+    checkpoint = from_embedded(tensors, metadata)
+    checkpoint.preview = PREVIEW if path == str(EMBEDDED_PRIOR) else None
+    return checkpoint
+
+
+def _model(path: str, checkpoint: Checkpoint, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    model = build_model(checkpoint, disable_dynamic)
+    model.set_attachments(_CLASSES, checkpoint.classes.clone())
+    # By this newer hosts load the file again, for a second device or for weight hooks.
+    model.cached_patcher_init = (load_model, (path,))
+    return model
+
+
+@contextmanager
+def _about(path: str) -> Iterator[None]:
+    """Names the file in what is wrong with it."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"checkpoint {path!r} cannot be loaded here: {reason}. {_SUPPORTED}") from error
+
+
+class LoadLDMCheckpoint(io.ComfyNode):
+    """A latent-diffusion checkpoint as MODEL and VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VIPaintLoadLDMCheckpoint",
+            display_name="Load LDM Checkpoint",
+            category="VIPaint/loaders",
+            description="Loads the prior that comes with this pack, or one of the first latent-diffusion models "
+            "(churches, faces, ImageNet), which the core loaders do not know.",
+            inputs=[
+                io.Combo.Input(
+                    "ckpt_name",
+                    options=[EMBEDDED, *folder_paths.get_filename_list("checkpoints")],
+                    tooltip="The embedded prior needs no file and fits pictures of 64 x 64. Other files go into "
+                    "models/checkpoints.",
+                )
+            ],
+            outputs=[
+                output(io.Model, "model", "For Basic Guider, CFG Guider, KSampler or VIPaint Inpaint."),
+                output(io.Vae, "vae", "The model's own first stage."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, ckpt_name: str) -> io.NodeOutput:
+        embedded = ckpt_name == EMBEDDED
+        path = str(EMBEDDED_PRIOR) if embedded else folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
+        with _about(path):
+            checkpoint = _read(path)
+            model, vae = _model(path, checkpoint), build_vae(checkpoint)
+        vae.patcher.cached_patcher_init = (load_vae_patcher, (path,))
+        return io.NodeOutput(model, vae)
+
+
+class LDMClassLabel(io.ComfyNode):
+    """A class of a class-conditional latent-diffusion model as CONDITIONING."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VIPaintLDMClassLabel",
+            display_name="LDM Class Label",
+            category="VIPaint/loaders",
+            description="Tells a class-conditional model which class to draw, or none. Models without classes need it "
+            "too, with -1, wherever a conditioning is asked for.",
+            inputs=[
+                io.Model.Input("model", tooltip="From Load LDM Checkpoint."),
+                io.Int.Input(
+                    "label",
+                    default=-1,
+                    min=-1,
+                    max=999,
+                    tooltip="The number of an ImageNet class; -1 for no class, as the negative conditioning of CFG.",
+                ),
+            ],
+            outputs=[output(io.Conditioning, "conditioning", "For a guider or a sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model: comfy.model_patcher.ModelPatcher, label: int) -> io.NodeOutput:
+        classes = model.get_attachment(_CLASSES)
+        if classes is None:
+            raise InputError("model is not from Load LDM Checkpoint, so it has no class labels; use its text encoder")
+        if label > len(classes) - 2:
+            known = f"-1 to {len(classes) - 2}" if len(classes) > 1 else "-1, as it has no classes"
+            raise InputError(f"label is {label}; this model takes {known}")
+        return io.NodeOutput([[classes[label].view(1, 1, -1), {}]])

@@ -1,0 +1,1 @@
+"""Nodes that describe an observation."""

@@ -1,0 +1,117 @@
+"""Nodes that say how a picture was blurred."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.v0_0_2 import io
+
+from ...vipaint_ops.operators import Blur, GaussianBlur, MotionBlur
+from ..pictures import single_picture
+from ..sockets import SEED
+from .inpaint import noise_input, observation_output, observe
+
+IMAGE_TOOLTIP = "The blurred picture."
+STD_TOOLTIP = "Standard deviation of the blur in pixels."
+ANGLE_TOOLTIP = "Direction of a straight motion in degrees, counter-clockwise: 0 is horizontal, 90 vertical."
+KERNEL_TOOLTIP = (
+    "The point-spread function: what one bright point became, as a bright spot on black. Both sides odd; colours are "
+    "averaged, and its brightness does not matter."
+)
+
+
+def kernel_size_input(tooltip: str) -> io.Int.Input:
+    """The widget for the side of a kernel."""
+    return io.Int.Input("kernel_size", default=61, min=3, max=511, step=2, tooltip=tooltip)
+
+
+class ObserveGaussianBlur(io.ComfyNode):
+    """A picture out of focus."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintObserveGaussianBlur",
+            display_name="Observe: Gaussian Blur",
+            category="VIPaint/observe",
+            description="Says that a picture was blurred by a Gaussian kernel, as an unsharp lens does roughly.",
+            inputs=[
+                io.Image.Input("image", tooltip=IMAGE_TOOLTIP),
+                kernel_size_input(
+                    "Side of the kernel in pixels, odd. Beyond four times std on either side it is zero."
+                ),
+                io.Float.Input("std", default=3.0, min=0.1, max=100.0, step=0.1, round=0.01, tooltip=STD_TOOLTIP),
+                noise_input(),
+            ],
+            outputs=[observation_output()],
+        )
+
+    @classmethod
+    def execute(cls, image, kernel_size, std, noise_level) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(observe(image, GaussianBlur(kernel_size, std), noise_level))
+
+
+class ObserveMotionBlur(io.ComfyNode):
+    """A picture of something that moved, or by a camera that did."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintObserveMotionBlur",
+            display_name="Observe: Motion Blur",
+            category="VIPaint/observe",
+            description="Says that a picture was blurred by a motion during the exposure: a straight one, or the shake "
+            "of a hand.",
+            inputs=[
+                io.Image.Input("image", tooltip=IMAGE_TOOLTIP),
+                io.Combo.Input(
+                    "kind", options=["straight", "camera shake"], default="straight",
+                    tooltip="straight: along a line. camera shake: a random path, for test cases.",
+                ),
+                kernel_size_input("Side of the kernel in pixels, odd: how far the motion reaches."),
+                io.Float.Input(
+                    "angle", default=0.0, min=-360.0, max=360.0, step=1.0, round=0.01, tooltip=ANGLE_TOOLTIP
+                ),
+                io.Float.Input(
+                    "intensity", default=0.5, min=0.0, max=1.0, step=0.05, round=0.01,
+                    tooltip="Camera shake: 0 is nearly straight, 1 full of jerks.",
+                ),
+                io.Int.Input("seed", **SEED, tooltip="Camera shake: which path."),
+                noise_input(),
+            ],
+            outputs=[observation_output()],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, image, kind, kernel_size, angle, intensity, seed, noise_level) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            if kind == "straight":
+                blur = MotionBlur(kernel_size, angle)
+            else:
+                blur = MotionBlur.shake(kernel_size, intensity, torch.Generator().manual_seed(seed))
+            return io.NodeOutput(observe(image, blur, noise_level))
+
+
+class ObserveKernel(io.ComfyNode):
+    """A picture blurred in a way that was measured."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintObserveKernel",
+            display_name="Observe: Kernel",
+            category="VIPaint/observe",
+            description="Says that a picture was blurred by a kernel of your own, given as a picture of it.",
+            inputs=[
+                io.Image.Input("image", tooltip=IMAGE_TOOLTIP),
+                io.Image.Input("kernel", tooltip=KERNEL_TOOLTIP),
+                noise_input(),
+            ],
+            outputs=[observation_output()],
+        )
+
+    @classmethod
+    def execute(cls, image, kernel, noise_level) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            spot = (single_picture(kernel, "kernel")[0].mean(0) + 1) / 2
+            return io.NodeOutput(observe(image, Blur(spot / spot.sum()), noise_level))

@@ -1,0 +1,153 @@
+"""What the nodes of all sampling methods share, and the latent that they start from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from comfy_api.v0_0_2 import io
+
+from ...vipaint_ops.samplers.config import SamplerConfig
+from ...vipaint_ops.samplers.known import check_selects
+from ..host.prior import CHECKPOINTING, Gradients, pad_to_model
+from ..host.sampler import HostSampler, Method
+from ..host.vae import HostVAE
+from ..posterior import CHECKPOINTING_TOOLTIP, VAE_TOOLTIP
+from ..presets import check_choice
+from ..sockets import ObservationSocket, output
+
+CATEGORY = "VIPaint/samplers"
+OBSERVATION_TOOLTIP = "What is known, from an Observe node."
+_COUNT = {"min": 1, "max": 64}
+
+
+class MethodNode(io.ComfyNode):
+    """A method of :mod:`vipaint_ops.samplers` as a node that returns a SAMPLER; a subclass says which."""
+
+    node: ClassVar[tuple[str, str]]
+    """Id and name."""
+    about: ClassVar[str]
+    gradients: ClassVar[Gradients] = Gradients.ALL
+    from_latent: ClassVar[bool] = True
+    """Whether the method begins from a noisy latent, and so can begin from a given one."""
+    replaces: ClassVar[bool] = False
+    """Whether the method overwrites known pixels, and so needs some as they are: said before the model is loaded."""
+
+    @classmethod
+    def widgets(cls) -> list[Any]:
+        """The method's own settings."""
+        raise NotImplementedError
+
+    @classmethod
+    def plan(cls, **settings: Any) -> tuple[Method, SamplerConfig]:
+        """The method and its configuration for these settings and ``batch_size``.
+
+        Raises:
+            InputError: a setting out of range.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        checkpointing = io.Combo.Input(
+            "checkpointing", options=list(CHECKPOINTING), default="auto", tooltip=CHECKPOINTING_TOOLTIP
+        )
+        return io.Schema(
+            node_id=cls.node[0],
+            display_name=cls.node[1],
+            category=CATEGORY,
+            description=cls.about + " For SamplerCustomAdvanced, which gives it model, steps, noise and batch.",
+            inputs=[
+                ObservationSocket.Input("observation", tooltip=OBSERVATION_TOOLTIP),
+                io.Vae.Input("vae", tooltip=VAE_TOOLTIP),
+                *cls.widgets(),
+                io.Int.Input(
+                    "batch_size", default=4, **_COUNT,
+                    tooltip="How many samples of the latent's batch are computed together. It changes speed and "
+                    "memory, not the samples.",
+                ),
+                io.Int.Input(
+                    "first_sample", default=0, min=0, max=100000,
+                    tooltip="Number of the first sample: sample 3 of a batch alone is LatentFromBatch with "
+                    "batch_index 3, and first_sample 3.",
+                ),
+                *([checkpointing] if cls.gradients == Gradients.ALL else []),
+            ],
+            outputs=[output(io.Sampler, "sampler", "For SamplerCustomAdvanced.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, observation, vae, first_sample, checkpointing="off", **settings) -> io.NodeOutput:
+        if cls.replaces:
+            check_selects(observation, cls.node[1])
+        method, config = cls.plan(**settings)
+        sampler = HostSampler(method, config, observation, vae)
+        sampler.gradients, sampler.from_latent = cls.gradients, cls.from_latent
+        sampler.checkpointing, sampler.first = checkpointing, first_sample
+        return io.NodeOutput(sampler)
+
+
+def preset_input(presets: dict[str, Any], tooltip: str) -> Any:
+    """The widget that names the published settings; the first is the default."""
+    return io.Combo.Input("preset", options=list(presets), default=next(iter(presets)), tooltip=tooltip)
+
+
+def from_preset(
+    presets: dict[str, Callable[[], SamplerConfig]], preset: str, given: dict[str, float], **settings: Any
+) -> SamplerConfig:
+    """The named settings with those ``given`` that are not negative, and with ``settings``.
+
+    Raises:
+        InputError: no such preset, or a setting out of range.
+    """
+    check_choice("preset", preset, presets)
+    changes = {name: value for name, value in given.items() if value >= 0}
+    return dataclasses.replace(presets[preset](), **changes, **settings)
+
+
+def eta_input(default: float, tooltip: str) -> Any:
+    """The widget for the share of fresh noise."""
+    return io.Float.Input("eta", default=default, min=0.0, max=1.0, step=0.05, round=0.001, tooltip=tooltip)
+
+
+def travel_inputs(length: int, visits: int, length_note: str, visits_note: str) -> list[Any]:
+    """The widgets of methods that go back to noise; -1 is allowed where it is the default."""
+    return [
+        io.Int.Input(
+            "travel_length", default=length, min=min(length, 1), max=1000,
+            tooltip=f"Time travel: steps in a stretch. {length_note}.",
+        ),
+        io.Int.Input(
+            "travel_visits", default=visits, min=min(visits, 1), max=100,
+            tooltip=f"Time travel: how often each stretch is gone through, with noise added in between; 1 is without. "
+            f"The cost grows with it. {visits_note}.",
+        ),
+    ]  # fmt: skip
+
+
+class EmptyLatent(io.ComfyNode):
+    """The latent that a restoration starts from."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VIPaintEmptyLatent",
+            display_name="Empty Latent for Observation",
+            category=CATEGORY,
+            description="An empty latent of the size that an observation needs, whatever the model.",
+            inputs=[
+                ObservationSocket.Input("observation", tooltip=OBSERVATION_TOOLTIP),
+                io.Vae.Input("vae", tooltip=VAE_TOOLTIP),
+                io.Int.Input("num_samples", default=4, **_COUNT, tooltip="How many restorations to draw."),
+            ],
+            outputs=[output(io.Latent, "latent", "For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, observation, vae, num_samples) -> io.NodeOutput:
+        _, sides, _ = pad_to_model(observation, vae)
+        network = HostVAE(vae)
+        cells = (side // network.factor for side in sides)
+        return io.NodeOutput({"samples": torch.zeros(num_samples, network.latent_channels, *cells)})

@@ -1,0 +1,207 @@
+"""What the subcommands of ``vipaint`` do: check everything, load the model, fit, sample, and write at the end."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..images import masks
+from ..images.pictures import centre_square, load_image, load_mask
+from ..inference.results import SampleResult
+from ..measurement.observation import Observation
+from ..priors.diffusers import DiffusersPrior, from_pipeline
+from ..priors.embedded import EMBEDDED_SIZE, is_embedded, load_embedded_prior
+from ..vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
+from .results import check_folder, check_writable, staging, write_results
+from .task import NOT_FINITE, Task
+
+DEMO_SCENE = Path(__file__).parents[1] / "assets" / "demo_scene.png"
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Fit and sample the packaged scene, whose truth is known."""
+    options.image = options.truth = DEMO_SCENE
+    if options.mask in masks.NAMES:
+        generator = torch.Generator().manual_seed(options.seed)
+        mask = masks.by_name(options.mask, *load_image(DEMO_SCENE).shape[2:], generator=generator)
+    elif Path(options.mask).is_file():
+        mask = load_mask(options.mask)
+    else:
+        raise InputError(f"--mask {options.mask!r} is no file and none of {', '.join(masks.NAMES)}")
+    _fit_and_sample(options, mask)
+
+
+def inpaint(options: argparse.Namespace) -> None:
+    """Fit and sample."""
+    _fit_and_sample(options, load_mask(options.mask, options.invert_mask))
+
+
+def fit(options: argparse.Namespace) -> None:
+    """Fit and save the posterior."""
+    path = Path(options.posterior)
+    if path.is_dir() or (path.exists() and not options.overwrite):
+        raise InputError(f"--posterior {str(path)!r} exists already: give another name, or --overwrite")
+    check_writable(path.parent)
+    config, device = _fit_config(options), _device(options.device)
+    task = _task(options, load_mask(options.mask, options.invert_mask))
+    prior, observation = task.observe(_prior(options, device), options.noise_std)
+    posterior = _fit(task, prior, observation, config, options.seed)
+    with staging(path.parent) as folder:
+        posterior.save(folder / path.name)
+    print(f"wrote {path}")
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Sample from a saved posterior of the same picture, mask and model."""
+    check_folder(Path(options.out), options.overwrite)
+    config, device = _refine_config(options), _device(options.device)
+    posterior = HierarchicalPosterior.load(options.posterior)
+    task = _task(options, load_mask(options.mask, options.invert_mask))
+    if posterior.metadata.get("observation", task.digest) != task.digest:
+        raise InputError(f"--posterior {options.posterior!r} was fitted to another picture or mask: give those, or fit")
+    prior, observation = task.observe(_prior(options, device), options.noise_std or _fitted_noise(posterior))
+    posterior.check(prior)
+    result = _sample(task, prior, observation, posterior, config, options)
+    write_results(options, task, prior, observation, posterior, result, {"refine": dataclasses.asdict(config)})
+
+
+Config = TypeVar("Config", FitConfig, RefineConfig)
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "demo": demo, "inpaint": inpaint, "fit": fit, "sample": sample,
+}  # fmt: skip
+
+
+def _fit_and_sample(options: argparse.Namespace, mask: Tensor) -> None:
+    check_folder(Path(options.out), options.overwrite)
+    device, fit_config, refine_config = _device(options.device), _fit_config(options), _refine_config(options)
+    task = _task(options, mask)
+    prior, observation = task.observe(_prior(options, device), options.noise_std)
+    posterior = _fit(task, prior, observation, fit_config, options.seed)
+    result = _sample(task, prior, observation, posterior, refine_config, options)
+    configs = {"fit": dataclasses.asdict(fit_config), "refine": dataclasses.asdict(refine_config)}
+    write_results(options, task, prior, observation, posterior, result, configs)
+
+
+def _task(options: argparse.Namespace, mask: Tensor) -> Task:
+    """Read and check every picture, before any network is loaded."""
+    picture = load_image(options.image)
+    size = "x".join(str(side) for side in picture.shape[2:])
+    mask = masks.fit_mask(mask, *picture.shape[2:])
+    truth = load_image(options.truth) if options.truth else None
+    if truth is not None and truth.shape != picture.shape:
+        raise InputError(f"--truth is {truth.shape[2]}x{truth.shape[3]} and the picture {size}: give one of that size")
+    if not _uses_embedded(options):
+        return Task(picture, mask, truth)
+    if options.prompt or options.negative_prompt or options.cfg != 1:
+        raise InputError("the embedded model takes no text: leave out the prompts and --cfg, or give --prior")
+    if picture.shape[2:] != (EMBEDDED_SIZE, EMBEDDED_SIZE):
+        warnings.warn(
+            f"the embedded model paints {EMBEDDED_SIZE}x{EMBEDDED_SIZE} pixels: the central square of the {size} "
+            "picture is resized to that (--prior takes other models)", stacklevel=1,
+        )  # fmt: skip
+        mask = masks.fit_mask(centre_square(mask, EMBEDDED_SIZE) == 1, EMBEDDED_SIZE, EMBEDDED_SIZE)
+        picture = centre_square(picture, EMBEDDED_SIZE)
+        truth = None if truth is None else centre_square(truth, EMBEDDED_SIZE)
+    return Task(picture, mask, truth)
+
+
+def _device(name: str) -> torch.device:
+    present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if name == "auto":
+        return torch.device("cuda" if present["cuda"] else "cpu")
+    kind, _, index = name.partition(":")
+    if not (index or "0").isdecimal() or int(index or 0) >= present.get(kind, 0):
+        choices = ", ".join(kind for kind, count in present.items() if count)
+        raise InputError(f"--device {name!r} is not on this machine; choose auto or one of {choices}")
+    return torch.device(name)
+
+
+def _fit_config(options: argparse.Namespace) -> FitConfig:
+    given = _given(options, "iterations", "keypoints")
+    return dataclasses.replace(_preset(FitConfig, options), checkpointing=options.checkpointing, **given)
+
+
+def _refine_config(options: argparse.Namespace) -> RefineConfig:
+    given = _given(options, "steps", "guidance")
+    given |= {"batch_size": options.batch_size, "particles": options.particles}
+    return dataclasses.replace(_preset(RefineConfig, options), **given)
+
+
+def _preset(kind: type[Config], options: argparse.Namespace) -> Config:
+    make: Callable[[], Config] = (
+        kind if options.preset == "default" else getattr(kind, options.preset.replace("-", "_"))
+    )
+    return make()
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _uses_embedded(options: argparse.Namespace) -> bool:
+    return options.prior is None or is_embedded(options.prior)
+
+
+def _prior(options: argparse.Namespace, device: torch.device) -> DiffusersPrior:
+    dtype = getattr(torch, options.dtype)
+    if _uses_embedded(options):
+        return load_embedded_prior(options.prior, device, dtype)
+    from diffusers.utils import logging
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return from_pipeline(
+        options.prior, options.prompt, options.negative_prompt, options.cfg,
+        device=device, dtype=dtype, config=options.prior_config,
+    )  # fmt: skip
+
+
+def _fitted_noise(posterior: HierarchicalPosterior) -> float:
+    try:
+        return float(posterior.metadata["noise_std"])
+    except (KeyError, ValueError) as error:
+        raise InputError("the posterior does not say which noise level it was fitted for: give --noise-std") from error
+
+
+def _generator(seed: int, stage: int) -> torch.Generator:
+    """Fit and sampling have a stream each, so that ``fit`` and then ``sample`` give what ``inpaint`` gives."""
+    return torch.Generator().manual_seed(2 * seed + stage)
+
+
+def _fit(
+    task: Task, prior: DiffusersPrior, observation: Observation, config: FitConfig, seed: int
+) -> HierarchicalPosterior:
+    with task.stage("fit") as callback:
+        posterior = fit_posterior(prior, observation, config, generator=_generator(seed, 0), callback=callback)
+    _check_finite(posterior.means)
+    posterior.metadata["observation"] = task.digest
+    return posterior
+
+
+def _sample(
+    task: Task, prior: DiffusersPrior, observation: Observation, posterior: HierarchicalPosterior,
+    config: RefineConfig, options: argparse.Namespace,
+) -> SampleResult:  # fmt: skip
+    generator = _generator(options.seed, 1)
+    with task.stage("sample") as callback:
+        result = sample_posterior(
+            prior, observation, posterior, options.samples, config, generator=generator, callback=callback
+        )
+    _check_finite(result.images)
+    return result
+
+
+def _check_finite(tensor: Tensor) -> None:
+    if not tensor.isfinite().all():
+        raise InputError(NOT_FINITE)

@@ -1,0 +1,67 @@
+"""A masked picture, what is known of it, and how long each stage took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..images.pictures import pad_observation
+from ..inference.progress import Callback, Progress
+from ..measurement.observation import Observation
+from ..operators import Inpainting
+from ..priors.diffusers import DiffusersPrior
+
+NOT_FINITE = "the run diverged to NaN or infinite values: use --dtype float32, a larger --noise-std, or more --steps"
+
+
+@dataclass
+class Task:
+    """A masked picture and what is known of it.
+
+    Attributes:
+        picture: ``[1, 3, height, width]`` in [-1, 1].
+        mask: ``[1, 1, height, width]``, 1 observed.
+        truth: like the picture, where there is one.
+        seconds: what each stage took so far.
+    """
+
+    picture: Tensor
+    mask: Tensor
+    truth: Tensor | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def observe(self, prior: DiffusersPrior, noise_std: float) -> tuple[DiffusersPrior, Observation]:
+        """The model for the picture's size, padded to one it takes, and the observation of that size."""
+        observation = Observation(self.mask * self.picture, Inpainting(self.mask), noise_std)
+        padded = pad_observation(observation, prior.picture_multiple)
+        height, width = padded.y.shape[2:]
+        return prior.for_size(*padded.operator.picture_size((height, width))), padded
+
+    @property
+    def digest(self) -> str:
+        """Names the known pixels."""
+        return Observation(self.mask * self.picture, Inpainting(self.mask), 1.0).digest
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callback]:
+        """Time a stage and show its progress, with the loss terms; yields the callback."""
+        start = time.perf_counter()
+        with tqdm(desc=name, unit="step", disable=None) as bar:
+
+            def report(progress: Progress) -> None:
+                bar.total = progress.total
+                bar.set_postfix({key: f"{value:.4g}" for key, value in progress.terms.items()}, refresh=False)
+                bar.update(progress.step - bar.n)
+
+            try:
+                yield report
+            except torch.linalg.LinAlgError as error:
+                raise InputError(NOT_FINITE) from error
+        self.seconds[name] = round(time.perf_counter() - start, 3)

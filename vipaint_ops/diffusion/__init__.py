@@ -1,0 +1,1 @@
+"""Diffusion: noise schedules, the protocol of a prior, and random streams."""

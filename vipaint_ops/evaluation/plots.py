@@ -1,0 +1,194 @@
+"""Pictures of results: contact sheets, the curves of a fit, the means of its keypoints.
+
+Every function returns 8-bit RGB pixels, ``[height, width, 3]``, ready for ``PIL.Image.fromarray``. Nothing here opens a
+window or changes matplotlib's settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Pixels = NDArray[np.uint8]
+
+CURVES = {
+    "likelihood": "Misfit of the observation",
+    "transitions": "KL between keypoints",
+    "top_kl": "KL at the noisiest keypoint",
+    "bound": "Bound on the log-evidence",
+}
+"""The terms of a history that have a curve, and its heading; the surrogate of the top KL has a gradient, no value."""
+
+_DPI = 100
+_FONT = "DejaVu Sans"
+_INK, _SOFT, _RULE, _CURVE = "#1f2933", "#66727f", "#e3e7eb", "#2f6f8f"
+_TILE_SIDE = 192
+_MARGIN, _GAP = 20, 12
+_PANEL = (5.2, 3.1)
+
+
+def contact_sheet(
+    items: Sequence[tuple[str, Tensor]], columns: int, scale: int | None = None, title: str = ""
+) -> Pixels:
+    """Lay pictures out in rows, each under its label of one or more lines.
+
+    Args:
+        items: labels and pictures ``[channels, height, width]`` or ``[1, channels, height, width]`` in [-1, 1], with
+            one or three channels, all of one size; values outside are clamped.
+        columns: pictures a row.
+        scale: every pixel becomes a square of this side; none enlarges small pictures to about 192 pixels.
+        title: a heading over the sheet.
+
+    Raises:
+        InputError: no pictures, or pictures of several sizes.
+    """
+    sizes = {tuple(image.shape[-2:]) for _, image in items}
+    if len(sizes) != 1:
+        raise InputError(f"a contact sheet takes pictures of one size, got {sorted(sizes) or 'none'}")
+    height, width = sizes.pop()
+    scale = scale or max(1, _TILE_SIDE // max(height, width))
+    height, width = scale * height, scale * width
+    text = min(max(round(width / 13), 12), 26)
+    lines = 1 + max(name.count("\n") for name, _ in items)
+    label, heading = round((0.5 + 1.4 * lines) * text), (round(2.1 * text) if title else 0)
+    columns = min(columns, len(items))
+    rows = -(-len(items) // columns)
+    shape = (
+        2 * _MARGIN - _GAP + heading + rows * (label + height + _GAP),
+        2 * _MARGIN - _GAP + columns * (width + _GAP),
+    )
+    corners = [
+        (_MARGIN + heading + row * (label + height + _GAP) + label, _MARGIN + column * (width + _GAP))
+        for row, column in (divmod(index, columns) for index in range(len(items)))
+    ]
+    figure = _figure(shape[1] / _DPI, shape[0] / _DPI)
+    if title:
+        _write(figure, _MARGIN, _MARGIN + text, title, round(1.2 * text), _INK, "bold")
+    for (name, _), (top, left) in zip(items, corners, strict=True):
+        _write(figure, left, top - 0.55 * text, name, text, _INK)
+    sheet = _pixels(figure)
+    for (_, image), (top, left) in zip(items, corners, strict=True):
+        sheet[top : top + height, left : left + width] = _tile(image, scale)
+    return sheet
+
+
+def show_hole(picture: Tensor, mask: Tensor) -> Tensor:
+    """Draw a picture with its hole as pale diagonal stripes, ``[1, channels, height, width]`` in [-1, 1].
+
+    Args:
+        picture: ``[1, channels, height, width]``; what it holds where the mask is 0 is never read.
+        mask: ``[1, 1, height, width]``, 1 observed and 0 hidden.
+    """
+    height, width = picture.shape[-2:]
+    period = max(4, min(height, width) // 8)
+    rows, columns = np.indices((height, width))
+    stripe = mask.new_tensor((rows + columns) % period < period // 2).mul(0.10).add(0.72)
+    return mask * picture.where(mask > 0, 0) + (1 - mask) * stripe
+
+
+def fit_curves(history: Sequence[Mapping[str, float]]) -> Pixels:
+    """Draw the terms of the bound against the iterations of a fit, in nats, one panel each.
+
+    Args:
+        history: one dictionary an iteration, as in ``HierarchicalPosterior.history``; a term may be missing in some.
+
+    Raises:
+        InputError: there is nothing to draw.
+    """
+    series = {
+        name: [(step, record[name]) for step, record in enumerate(history, 1) if name in record] for name in CURVES
+    }
+    series = {name: points for name, points in series.items() if points}
+    if not series:
+        raise InputError("history holds no loss terms to draw: the fit ran no iterations")
+    columns = min(len(series), 2)
+    rows = -(-len(series) // columns)
+    figure = _figure(columns * _PANEL[0], rows * _PANEL[1])
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(series) :]:
+        axes.set_axis_off()
+    for axes, (name, points) in zip(grid.flat, series.items(), strict=False):
+        _draw_curve(axes, CURVES[name], *np.array(points, dtype=float).T)
+        axes.set_xlim(1 - 0.02 * len(history), max(len(history), 2) + 0.02 * len(history))
+    figure.tight_layout(pad=1.6, h_pad=2.2, w_pad=2.6)
+    return _pixels(figure)
+
+
+def _draw_curve(axes: Axes, heading: str, steps: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.plot(steps, values, color=_CURVE, linewidth=1.8, marker="o", markersize=4 if len(steps) <= 12 else 0)
+    axes.set_title(heading, loc="left", family=_FONT, fontsize=11, color=_INK, pad=10)
+    axes.set_title("last " + _number(values[-1], ".1f"), loc="right", family=_FONT, fontsize=11, color=_CURVE, pad=10)
+    axes.set_xlabel("iteration", family=_FONT, fontsize=9, color=_SOFT)
+    axes.set_ylabel("nats", family=_FONT, fontsize=9, color=_SOFT)
+    axes.grid(axis="y", color=_RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_SOFT)
+    axes.tick_params(labelsize=9, labelfontfamily=_FONT, colors=_SOFT, length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value, ".10g")))
+    _keep_start_out_of_scale(axes, values)
+
+
+def _keep_start_out_of_scale(axes: Axes, values: NDArray[np.float64]) -> None:
+    """Fit the vertical scale to all but the first tenth of a curve, whose start may lie orders of magnitude away."""
+    settled = values[len(values) // 10 :]
+    low, high = settled.min(), settled.max()
+    room = 0.1 * (high - low) or 1.0
+    start = values[0]
+    if low - 10 * room <= start <= high + 10 * room:
+        low, high = min(low, start), max(high, start)
+    else:
+        above = start > high
+        axes.annotate(
+            f"starts at {_number(start, '.0f')}", (0.98, 0.96 if above else 0.04), xycoords="axes fraction",
+            ha="right", va="top" if above else "bottom", family=_FONT, fontsize=9, color=_SOFT,
+        )  # fmt: skip
+    axes.set_ylim(low - room, high + room)
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, "," + form).replace("-", "\N{MINUS SIGN}")
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A white figure of so many inches, with its own canvas."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _write(figure: Figure, x: float, y: float, text: str, size: float, colour: str, weight: str = "normal") -> None:
+    """Write with the baseline at pixel (x, y) from the top left; ``size`` in pixels."""
+    width, height = figure.get_size_inches() * _DPI
+    figure.text(
+        x / width, 1 - y / height, text, va="baseline", family=_FONT, fontsize=size * 72 / _DPI, color=colour,
+        weight=weight, parse_math=False,
+    )  # fmt: skip
+
+
+def _pixels(figure: Figure) -> Pixels:
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
+
+
+def _tile(image: Tensor, scale: int) -> Pixels:
+    levels = (image.detach().float().cpu().reshape(image.shape[-3:]).clamp(-1, 1) + 1) * 127.5
+    pixels = levels.round().byte().permute(1, 2, 0).numpy()
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -1,0 +1,320 @@
+"""Masks of what is observed, their fit to a picture, and compositing through them.
+
+A mask is float ``[1, 1, height, width]``: 1 observed, 0 hidden, values between partly observed. (ComfyUI's masks
+say the opposite: there 1 is what to paint.)
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+
+NAMES = ("half", "box", "random", "pixels")
+"""What :func:`by_name` knows."""
+
+_ASPECT_TOLERANCE = 0.01
+_HOST_EMPTY_SIZE = (64, 64)
+
+
+def half_plane(height: int, width: int, angle: float = 0.0) -> Tensor:
+    """Hide the half plane on one side of a line through the centre: VIPaint's "rotated window".
+
+    ``angle`` is the direction of the hidden side in degrees, counter-clockwise: 0 hides the right half, 90 the top.
+    A pixel whose centre lies on the line stays observed.
+    """
+    right = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
+    up = (height - 1) / 2 - torch.arange(height, dtype=torch.float64)
+    turn = math.radians(angle)
+    distance = right[None, :] * math.cos(turn) + up[:, None] * math.sin(turn)
+    return _as_mask(distance <= 1e-9 * max(height, width))
+
+
+def box(height: int, width: int, size: int | tuple[int, int]) -> Tensor:
+    """Hide a central box of ``size`` pixels, one number for a square or (height, width).
+
+    Raises:
+        InputError: the box is empty, or covers the whole picture.
+    """
+    rows, columns = (size, size) if isinstance(size, int) else size
+    if not (0 < rows <= height and 0 < columns <= width) or (rows, columns) == (height, width):
+        raise InputError(f"box size is {rows}x{columns}; it must be positive and smaller than {height}x{width}")
+    top, left = (height - rows) // 2, (width - columns) // 2
+    observed = torch.ones(height, width, dtype=torch.bool)
+    observed[top : top + rows, left : left + columns] = False
+    return _as_mask(observed)
+
+
+def random_boxes(
+    height: int, width: int, hole: tuple[float, float] = (0.3, 0.7), *, generator: torch.Generator
+) -> Tensor:
+    """Hide a union of random rectangles, as VIPaint's "random" masks on LSUN do.
+
+    Args:
+        hole: the hidden share of the picture lies between these two; where, is uniform.
+        generator: on the CPU, so that a seed means the same mask on every device.
+
+    Raises:
+        InputError: the two shares are out of order or out of (0, 1), or no pixel count lies between them.
+    """
+    low, high = hole
+    pixels = height * width
+    if not (0 < low < high < 1 and (high - low) * pixels >= 1):
+        raise InputError(f"hole is {hole}; give two hidden shares in (0, 1), the smaller first, a pixel or more apart")
+    # The last pixel below `high` can always be added, so a target one pixel short of it is always met.
+    target = low + (high - low - 1 / pixels) * float(torch.rand((), generator=generator))
+    observed = torch.ones(height, width, dtype=torch.bool)
+    reach = 0.5
+    while _hidden_share(observed) < target:
+        candidate = observed.clone()
+        top, bottom = _random_interval(height, reach, generator)
+        left, right = _random_interval(width, reach, generator)
+        candidate[top:bottom, left:right] = False
+        if _hidden_share(candidate) <= high:
+            observed = candidate
+        else:
+            reach /= 2
+    return _as_mask(observed)
+
+
+def random_pixels(height: int, width: int, keep: float, *, generator: torch.Generator) -> Tensor:
+    """Observe a random share ``keep`` of the pixels (rounded to whole pixels), all channels of each alike.
+
+    Args:
+        generator: on the CPU, so that a seed means the same mask on every device.
+
+    Raises:
+        InputError: ``keep`` leaves no pixel observed, or none hidden.
+    """
+    count = round(keep * height * width)
+    if not 0 < count < height * width:
+        raise InputError(f"keep is {keep}; it must leave some of the {height}x{width} pixels observed and some hidden")
+    observed = torch.zeros(height * width, dtype=torch.bool)
+    observed[torch.randperm(height * width, generator=generator)[:count]] = True
+    return _as_mask(observed.view(height, width))
+
+
+def brush_strokes(height: int, width: int, share: float, *, generator: torch.Generator) -> Tensor:
+    """Hide a share of the picture (rounded to whole pixels) under random strokes of a round brush.
+
+    Args:
+        share: the hidden share, in (0, 1).
+        generator: on the CPU, so that a seed means the same mask on every device.
+
+    Raises:
+        InputError: ``share`` hides no pixel, or every one.
+    """
+    left = round(share * height * width)
+    if not 0 < left < height * width:
+        raise InputError(f"share is {share}; it must hide some of the {height}x{width} pixels and leave some observed")
+    observed = torch.ones(height, width, dtype=torch.bool)
+    while left > 0:
+        radius, path = _random_stroke(height, width, generator)
+        for row, column in path:
+            left -= _dab(observed, row, column, radius, left)
+    return _as_mask(observed)
+
+
+def outpaint_border(height: int, width: int, border: int) -> Tensor:
+    """Hide a border of so many pixels on all four sides.
+
+    Raises:
+        InputError: the border is empty, or covers the whole picture.
+    """
+    if not 0 < 2 * border < min(height, width):
+        raise InputError(f"border is {border}; it must be positive and leave some of the {height}x{width} pixels")
+    observed = torch.zeros(height, width, dtype=torch.bool)
+    observed[border:-border, border:-border] = True
+    return _as_mask(observed)
+
+
+def every_kth_pixel(height: int, width: int, step: int) -> Tensor:
+    """Observe one pixel of every block of ``step`` x ``step``, its middle one (for even steps, left and above it).
+
+    Raises:
+        InputError: ``step`` is less than 2, or larger than the picture.
+    """
+    if not 2 <= step <= min(height, width):
+        raise InputError(f"step is {step}; it must be from 2 to the smaller side of {height}x{width} pixels")
+    observed = torch.zeros(height, width, dtype=torch.bool)
+    observed[(step - 1) // 2 :: step, (step - 1) // 2 :: step] = True
+    return _as_mask(observed)
+
+
+def by_name(name: str, height: int, width: int, *, generator: torch.Generator) -> Tensor:
+    """Make the mask that the command line calls ``name``.
+
+    ``half`` hides the right half, ``box`` the central half of either side, ``random`` a union of rectangles over
+    30-70 % of the picture, ``pixels`` 70 % of the pixels. The last two are drawn from ``generator``.
+
+    Raises:
+        InputError: the name is none of these.
+    """
+    match name:
+        case "half":
+            return half_plane(height, width)
+        case "box":
+            return box(height, width, (height // 2, width // 2))
+        case "random":
+            return random_boxes(height, width, generator=generator)
+        case "pixels":
+            return random_pixels(height, width, 0.3, generator=generator)
+    raise InputError(f"mask {name!r} is unknown; choose one of {', '.join(NAMES)}")
+
+
+def fit_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """Check a user's mask and bring it to the size of the picture, as float ``[1, 1, height, width]``.
+
+    A mask of another size with the same aspect is resized to the nearest pixel, with a warning.
+
+    Args:
+        mask: ``[h, w]``, ``[1, h, w]`` or ``[1, 1, h, w]``, 1 observed and 0 hidden, boolean or in [0, 1].
+
+    Raises:
+        InputError: another shape, values that are not finite or leave [0, 1], another aspect than the picture,
+            nothing hidden or nothing observed.
+    """
+    mask = _single(mask)
+    rows, columns = mask.shape[2:]
+    if not mask.isfinite().all():
+        raise InputError("mask contains NaN or infinite values; give numbers from 0 (hidden) to 1 (observed)")
+    low, high = mask.min().item(), mask.max().item()
+    if low < 0 or high > 1:
+        raise InputError(
+            f"mask has values from {low:g} to {high:g}; give numbers from 0 (hidden) to 1 (observed): "
+            "an 8-bit mask is divided by 255"
+        )
+    if (rows, columns) == _HOST_EMPTY_SIZE != (height, width) and low == high:
+        raise InputError(
+            "mask has no hole: it is the empty 64x64 mask that ComfyUI gives when none is drawn; "
+            f"draw or connect a mask for the {height}x{width} picture"
+        )
+    if (rows, columns) != (height, width):
+        mask = _resize(mask, height, width)
+    if not (mask < 1).any():
+        raise InputError("mask has no hole (it is 1 everywhere): mark what to paint with 0")
+    if not (mask > 0).any():
+        raise InputError("mask observes nothing (it is 0 everywhere): leave some of the picture outside the hole")
+    return mask
+
+
+def latent_grid(mask: Tensor, factor: int) -> Tensor:
+    """The mask as a latent with cells of ``factor`` x ``factor`` pixels can tell it apart, at the mask's own size.
+
+    A cell takes the least observed of its pixels, so it counts as observed only where all of it is.
+
+    Args:
+        mask: ``[batch, 1, height, width]`` in [0, 1]; sides that are no multiple end in narrower cells.
+    """
+    height, width = mask.shape[2:]
+    cells = 1 - F.max_pool2d(1 - mask, factor, ceil_mode=True)
+    return cells.repeat_interleave(factor, 2).repeat_interleave(factor, 3)[..., :height, :width]
+
+
+def composite(images: Tensor, picture: Tensor, mask: Tensor, feather: int = 0) -> Tensor:
+    """Put the observed picture back over samples of it.
+
+    Where the mask is 1 the result is ``picture``, bit for bit; where it is between 0 and 1 the two are blended; what
+    the picture holds where the mask is 0 is never read.
+
+    Args:
+        images: samples, ``[batch, channels, height, width]``.
+        picture: the observed picture, ``[1, channels, height, width]``.
+        mask: ``[1, 1, height, width]`` in [0, 1].
+        feather: over how many pixels into the hole the difference between picture and sample at the edge fades
+            out; 0 leaves the samples in the hole as they are. It hides a seam of colour, not of shape.
+    """
+    difference = torch.where(mask > 0, picture - images, 0.0)
+    blended = images + mask * difference
+    if feather > 0:
+        # A straight edge splits its window into halves, so twice the observed share falls from 1 to 0 over the feather.
+        share = _window_mean(mask, feather)
+        at_the_edge = _window_mean(mask * difference, feather) / share.clamp(min=torch.finfo(mask.dtype).tiny)
+        blended = blended + (1 - mask) * (2 * share).clamp(max=1) * at_the_edge
+    return torch.where(mask == 1, picture, blended)
+
+
+def match_colours(images: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
+    """Shift and scale each channel of samples so that their observed part has the picture's mean and deviation.
+
+    Args:
+        images: samples, ``[batch, channels, height, width]``.
+        picture: the observed picture, ``[1, channels, height, width]``.
+        mask: ``[1, 1, height, width]`` in [0, 1]; pixels count by it.
+    """
+    mean, deviation = _moments(images, mask)
+    wanted_mean, wanted_deviation = _moments(torch.where(mask > 0, picture, 0.0), mask)
+    smallest = torch.finfo(images.dtype).eps
+    return wanted_mean + (images - mean) * wanted_deviation / deviation.clamp(min=smallest)
+
+
+def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over the observed pixels."""
+    weight = mask / mask.sum()
+    mean = (weight * x).sum((2, 3), keepdim=True)
+    return mean, (weight * (x - mean) ** 2).sum((2, 3), keepdim=True).sqrt()
+
+
+def _as_mask(observed: Tensor) -> Tensor:
+    return observed.float()[None, None]
+
+
+def _hidden_share(observed: Tensor) -> float:
+    return 1 - observed.float().mean().item()
+
+
+def _random_interval(length: int, reach: float, generator: torch.Generator) -> tuple[int, int]:
+    """A random interval of at most ``reach`` times ``length``, at least one pixel, anywhere in [0, length)."""
+    size = 1 + int(torch.randint(max(int(reach * length), 1), (), generator=generator))
+    start = int(torch.randint(length - size + 1, (), generator=generator))
+    return start, start + size
+
+
+def _random_stroke(height: int, width: int, generator: torch.Generator) -> tuple[float, list[list[float]]]:
+    """Radius of a brush, and where it touches the picture on a winding path that starts within it."""
+    size, length, direction = torch.rand(3, generator=generator).tolist()
+    radius = max((0.02 + 0.05 * size) * min(height, width), 1.0)
+    turns = 0.35 * torch.randn(5 + round(35 * length), generator=generator)
+    turns[0] = 2 * math.pi * direction
+    angles = turns.cumsum(0)
+    start = torch.rand(2, generator=generator) * torch.tensor([height - 1, width - 1])
+    steps = 0.5 * radius * torch.stack([angles.sin(), angles.cos()], 1)
+    return radius, (start + steps.cumsum(0) - steps).tolist()
+
+
+def _dab(observed: Tensor, row: float, column: float, radius: float, most: int) -> int:
+    """Hide the disc around a point, its inner pixels first and at most so many; how many were still observed."""
+    top, left = max(math.ceil(row - radius), 0), max(math.ceil(column - radius), 0)
+    window = observed[top : max(math.floor(row + radius) + 1, 0), left : max(math.floor(column + radius) + 1, 0)]
+    rows, columns = window.nonzero().unbind(1)
+    distance = (rows + top - row) ** 2 + (columns + left - column) ** 2
+    nearest = distance.argsort()[: min(most, int((distance <= radius**2).sum()))]
+    window[rows[nearest], columns[nearest]] = False
+    return len(nearest)
+
+
+def _single(mask: Tensor) -> Tensor:
+    if not 2 <= mask.ndim <= 4 or any(size != 1 for size in mask.shape[:-2]) or mask.numel() == 0:
+        shape = tuple(mask.shape)
+        raise InputError(f"mask has shape {shape}; give one mask, as [height, width] or [1, 1, height, width]")
+    return mask.float().reshape(1, 1, *mask.shape[-2:])
+
+
+def _resize(mask: Tensor, height: int, width: int) -> Tensor:
+    rows, columns = mask.shape[2:]
+    if abs(columns * height / (rows * width) - 1) > _ASPECT_TOLERANCE:
+        raise InputError(
+            f"mask is {rows}x{columns} and the picture {height}x{width} (height x width): their aspects differ; "
+            "crop or redraw the mask to the picture's shape"
+        )
+    warnings.warn(f"mask resized from {rows}x{columns} to the picture's {height}x{width}", stacklevel=3)
+    return F.interpolate(mask, size=(height, width), mode="nearest-exact")
+
+
+def _window_mean(x: Tensor, radius: int) -> Tensor:
+    return F.avg_pool2d(x, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)

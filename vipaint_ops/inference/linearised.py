@@ -1,0 +1,153 @@
+"""A denoiser and a measurement linearised at a noisy latent: products with Tweedie's covariance, and solves with it.
+
+With zh = E[z_0 | z_t], C = (sigma_t^2 / alpha_t) d zh / d z_t is the covariance of z_0 given z_t (Tweedie's second
+moment), and J = A dD is the operator A seen through the decoder D. Products with C J^T are one vector-Jacobian product
+through denoiser and decoder; products with J are a finite difference of the decoder, because hosts and fused kernels
+seldom differentiate forwards.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..diffusion.prior import CountedPrior
+from ..diffusion.schedule import Level
+from ..measurement.observation import Observation
+
+
+def clean_variance(level: Level, data_std: float) -> float:
+    """Variance of z_0 given z_t for independent N(0, data_std^2) latents (PiGDM, eq. 7 and appendix)."""
+    return (data_std * level.sigma) ** 2 / ((data_std * level.alpha) ** 2 + level.sigma**2)
+
+
+def column(value: Tensor, like: Tensor) -> Tensor:
+    """``[batch]`` shaped to multiply ``like``."""
+    return value.view(-1, *[1] * (like.ndim - 1))
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of each sample, ``[batch]``."""
+    return (a * b).flatten(1).sum(1)
+
+
+class Linearised:
+    """Denoiser and measurement linearised at z_t: products with C, C J^T, J and S, rows weighed by ``root``."""
+
+    step = 0.3
+    """Length of the decoder's finite difference, in standard deviations of z_0 given z_t."""
+    root: Tensor | float = 1.0
+    """sqrt(w) of each measurement."""
+
+    def __init__(self, prior: CountedPrior, observation: Observation, z: Tensor, t: float):
+        level = prior.schedule.level(t)
+        self._prior, self._observation = prior, observation
+        self.noise_std = observation.noise_std
+        self._scale = level.sigma**2 / level.alpha
+        self._std = clean_variance(level, prior.data_std) ** 0.5
+        with torch.enable_grad():
+            self._z = z.detach().requires_grad_()
+            self._prediction = prior.denoise(self._z, t)
+            picture = prior.decode(self._prediction)
+            self._residual = observation.residual(picture)
+        self.z0, self.picture = self._prediction.detach(), picture.detach()
+
+    @property
+    def residual(self) -> Tensor:
+        """y - A D(zh)."""
+        return self.root * self._residual.detach()
+
+    def gain_times(self, u: Tensor) -> Tensor:
+        """C J^T u."""
+        (g,) = torch.autograd.grad(self._residual, self._z, -self.root * u, retain_graph=True)
+        return self._scale * g
+
+    def covariance_times(self, v: Tensor) -> Tensor:
+        """C v, with the transposed Jacobian for the Jacobian: C is symmetric for an exact denoiser."""
+        (g,) = torch.autograd.grad(self._prediction, self._z, v, retain_graph=True)
+        return self._scale * g
+
+    def forward(self, v: Tensor) -> Tensor:
+        """J v."""
+        length = self.step * self._std / column((v**2).flatten(1).mean(1).sqrt().clamp(min=1e-30), v)
+        with torch.no_grad():
+            moved = self.root * self._observation.residual(self._prior.decode(self.z0 + length * v))
+        return (self.residual - moved) / column(length.flatten(), moved)
+
+    def draw(self, noise: Tensor, iterations: int) -> Tensor:
+        """C^(1/2) ``noise`` by Lanczos with full orthogonalisation (Chow & Saad 2014, section 3).
+
+        Where the Krylov space ends early, what rounding leaves of the next vector is dropped.
+        """
+        rounding = 1e3 * torch.finfo(noise.dtype).eps
+        norm = dot(noise, noise).sqrt()
+        basis = [noise / column(norm, noise)]
+        products: list[Tensor] = []
+        for _ in range(iterations):
+            products.append(self.covariance_times(basis[-1]))
+            rest = products[-1]
+            for vector in basis + basis:
+                rest = rest - column(dot(rest, vector), vector) * vector
+            left, whole = dot(rest, rest).sqrt(), dot(products[-1], products[-1]).sqrt()
+            inverse = torch.where(left > rounding * whole, 1 / left, 0.0)
+            basis.append(column(inverse, rest) * rest)
+        v = _rows(basis[:-1])
+        h = v @ _rows(products).mT
+        eigenvalues, eigenvectors = torch.linalg.eigh((h + h.mT) / 2)
+        first = eigenvectors[:, 0, :] * eigenvalues.clamp(min=0).sqrt()
+        combined = torch.einsum("bij,bj->bi", eigenvectors, first)
+        return (norm[:, None] * torch.einsum("bid,bi->bd", v, combined)).view_as(noise)
+
+
+class KrylovSpace:
+    """Moves of z_0 that explain residuals, in a small Krylov space of S = J C J^T + sigma_y^2 grown from ``vector``.
+
+    On moves delta = C J^T P c, spanned by an orthonormal basis P of the space, the energy delta^T C^-1 delta is
+    c^T (P^T J C J^T P) c: no inverse of C is needed, and |residual - J delta|^2 / sigma_y^2 + energy is a small
+    least-squares problem. Unlike conjugate gradients it never makes the residual worse, whatever the asymmetry
+    of a network's Jacobian; where the energy comes out negative it is taken as zero.
+    """
+
+    def __init__(self, model: Linearised, vector: Tensor, dimension: int):
+        self._model, self._next = model, vector
+        self._basis: list[Tensor] = []
+        self._moves: list[Tensor] = []
+        self._images: list[Tensor] = []
+        self.grow(dimension)
+
+    def grow(self, dimension: int) -> None:
+        """Add ``dimension`` vectors to the space; each costs one product with C J^T and one with J."""
+        model, noise_variance = self._model, self._model.noise_std**2
+        for _ in range(dimension):
+            vector = self._next
+            for other in self._basis + self._basis:
+                vector = vector - column(dot(vector, other), vector) * other
+            vector = vector / column(dot(vector, vector).sqrt().clamp(min=1e-30), vector)
+            self._basis.append(vector)
+            self._moves.append(model.gain_times(vector))
+            self._images.append(model.forward(self._moves[-1]))
+            self._next = self._images[-1] + noise_variance * vector
+        moves, images, basis = (_rows(v).double() for v in (self._moves, self._images, self._basis))
+        energy = basis @ images.mT
+        eigenvalues, eigenvectors = torch.linalg.eigh((energy + energy.mT) / 2)
+        energy = (eigenvectors * eigenvalues.clamp(min=0)[:, None, :]) @ eigenvectors.mT
+        normal = images @ images.mT + noise_variance * energy
+        ridge = 1e-10 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-30
+        self._normal = normal + torch.diag_embed(ridge[:, None].expand(-1, len(self._basis)))
+        self._move_rows, self._image_rows, self._products = moves, images, images + noise_variance * basis
+
+    def solve(self, residual: Tensor) -> Tensor:
+        """C J^T S^-1 ``residual``, as nearly as the space allows: a move of z_0."""
+        return (self._weights(residual) @ self._move_rows).to(residual.dtype).view_as(self._model.z0)
+
+    def unexplained(self, residual: Tensor) -> Tensor:
+        """What S S^-1 ``residual`` misses of ``residual``, with S^-1 as here: shaped like ``residual``."""
+        return residual - (self._weights(residual) @ self._products).to(residual.dtype).view_as(residual)
+
+    def _weights(self, residual: Tensor) -> Tensor:
+        return torch.linalg.solve(self._normal, self._image_rows @ residual.flatten(1).double()[..., None]).mT
+
+
+def _rows(vectors: list[Tensor]) -> Tensor:
+    """Vectors of a batch as the rows of ``[batch, count, size]``."""
+    return torch.stack([v.flatten(1) for v in vectors], 1)

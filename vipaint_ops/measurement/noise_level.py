@@ -1,0 +1,70 @@
+"""How noisy a picture is, and how far a model's pictures may miss it: what an observation's ``noise_std`` should be."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+
+FEWEST = 64
+"""Coefficients below which no level is estimated: the estimate would be off by a fifth."""
+
+_GAUSSIAN_MEDIAN = 0.6744897501960817
+"""Median of the absolute value of a standard normal variable."""
+
+
+def noise_level(picture: Tensor, mask: Tensor | None = None) -> float:
+    """Standard deviation of white noise on a picture, mean over channels, in the units of the picture.
+
+    The median absolute diagonal coefficient of the finest level of Daubechies' db2 wavelets (Donoho & Johnstone 1994,
+    "Ideal spatial adaptation by wavelet shrinkage"), as scikit-image's ``estimate_sigma`` has it, here over all shifts
+    of the grid and over coefficients that see no hidden pixel. Fine texture counts as noise.
+
+    Args:
+        picture: ``[1, channels, height, width]``.
+        mask: ``[1, 1, height, width]`` or broadcastable, 1 observed; pixels below 1 do not count.
+
+    Raises:
+        InputError: too few squares of 4 x 4 pixels are observed.
+    """
+    # Inner products with (1, x) are zero, so that slopes count for nothing.
+    root = math.sqrt(3)
+    wavelet = torch.tensor([1 - root, root - 3, 3 + root, -1 - root], dtype=picture.dtype) / math.sqrt(32)
+    kernel = torch.outer(wavelet, wavelet).to(picture.device)
+    size = picture.shape[-2:]
+    if min(size) < len(wavelet):
+        raise InputError(f"image is {size[0]}x{size[1]} (height x width); noise is estimated from 4x4 pixels or more")
+    sizes = F.conv2d(picture.movedim(1, 0), kernel[None, None]).abs().flatten(1)
+    if mask is not None:
+        hidden = (mask < 1).to(picture.dtype).expand(1, 1, *size)
+        sizes = sizes[:, F.max_pool2d(hidden, len(wavelet), 1).flatten() == 0]
+    if sizes.shape[1] < FEWEST:
+        raise InputError(
+            f"only {sizes.shape[1]} squares of 4x4 pixels are observed whole, and noise is estimated from {FEWEST} or "
+            "more: give a picture without so many holes, or choose noise_level yourself"
+        )
+    return (sizes.median(1).values.mean() / _GAUSSIAN_MEDIAN).item()
+
+
+def covering_level(picture: Tensor, reconstruction: Tensor, mask: Tensor | None = None) -> float:
+    """Noise level that covers what an autoencoder cannot reproduce of a picture too.
+
+    sqrt(e^2 + k^2) with e the root-mean-square error of the reconstruction and k the noise level of the reconstruction:
+    what the autoencoder drops of the noise is part of e, what it keeps is k. Never below the picture's own level.
+
+    Args:
+        picture: ``[1, channels, height, width]``.
+        reconstruction: the picture, encoded and decoded.
+        mask: as in :func:`noise_level`.
+
+    Raises:
+        InputError: as :func:`noise_level`.
+    """
+    known = torch.ones_like(picture) if mask is None else (mask == 1).to(picture.dtype).expand_as(picture)
+    error = (known * (picture - reconstruction) ** 2).sum() / known.sum().clamp(min=1)
+    kept = noise_level(reconstruction, mask)
+    return max(math.sqrt(error.item() + kept**2), noise_level(picture, mask))

@@ -1,0 +1,1 @@
+"""Priors: analytic mixtures, the embedded model, and diffusers models."""

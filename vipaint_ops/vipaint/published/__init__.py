@@ -1,0 +1,1 @@
+"""The two published settings of VIPaint, as their code ran them."""
