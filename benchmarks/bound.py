@@ -35,8 +35,8 @@ def negative_terms(
     """Likelihood, transitions and top KL of the negative bound, in nats, by :data:`WALKS` walks that never change."""
     counted, streams = CountedPrior(prior), NoiseStreams(0, range(WALKS))
     with torch.no_grad():
-        terms = bound_terms(counted, observation, posterior, WALKS, streams)
-        top = top_kl(counted, posterior, WALKS, streams)
+        terms = bound_terms(counted, observation, posterior, streams)
+        top = top_kl(counted, posterior, streams)
     return [value.mean().item() for value in (terms.likelihood, terms.transitions, top)]
 
 

@@ -28,6 +28,7 @@ from benchmarks.report import RESULTS, Figures, Report, Store, draw_intervals, p
 from benchmarks.systems import Sampler, VIPaint
 from benchmarks.tasks import MASK_FIGURES, MASKS, OPERATOR_FIGURES, TASKS, Case, autoencoded
 from vipaint_ops import FitConfig, InputError, Observation, RefineConfig, load_embedded_prior
+from vipaint_ops.inference.corrections import DPS, PseudoInverse
 
 DEFAULT = FitConfig(bound_every=0)
 METHODS: dict[str, VIPaint | Sampler] = {
@@ -40,8 +41,8 @@ METHODS: dict[str, VIPaint | Sampler] = {
     **systems.VARIANTS,
     "VIPaint, 1 keypoint": VIPaint(replace(DEFAULT, keypoint_ratios=(8.0,))),
     "VIPaint, 4 keypoints": VIPaint(replace(DEFAULT, keypoint_ratios=(13.0, 11.0, 9.5, 8.0))),
-    "VIPaint, pseudo-inverse": VIPaint(DEFAULT, RefineConfig(guidance="pseudo_inverse")),
-    "VIPaint, DPS": VIPaint(DEFAULT, RefineConfig(guidance="dps", steps=100)),
+    "VIPaint, pseudo-inverse": VIPaint(DEFAULT, RefineConfig(guidance=PseudoInverse())),
+    "VIPaint, DPS": VIPaint(DEFAULT, RefineConfig(guidance=DPS(), steps=100)),
     "VIPaint, 8 particles": VIPaint(DEFAULT, RefineConfig(particles=8)),
 }
 TRUE, AUTOENCODED = "true completions", "true completions, autoencoded"

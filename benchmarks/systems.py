@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vipaint_ops import FitConfig, Observation, RefineConfig, SampleResult, fit_posterior, sample_posterior, samplers
 from vipaint_ops.diffusion.prior import DiffusionPrior, Evaluations
-from vipaint_ops.inference.corrections import GuidanceConfig
+from vipaint_ops.inference.corrections import Kalman
 
 TRIAL_STEPS = 20
 """Steps of the first run that says what a step of a method costs; the second has as many as that suggests."""
@@ -85,10 +85,10 @@ METHODS: dict[str, VIPaint | Sampler] = {
 }
 """Every method, its name as in the papers."""
 VARIANTS = {
-    f"VIPaint, 0 iterations, {name}": VIPaint(FitConfig(iterations=0), RefineConfig(settings=settings))
+    f"VIPaint, 0 iterations, {name}": VIPaint(FitConfig(iterations=0), RefineConfig(guidance=settings))
     for name, settings in (
-        ("12 solver iterations", GuidanceConfig(solver_iterations=12)),
-        *((f"spread_eta {eta}", GuidanceConfig(spread_eta=eta)) for eta in (1.0, 1.3, 1.7)),
+        ("12 solver iterations", Kalman(solver_iterations=12)),
+        *((f"spread_eta {eta}", Kalman(spread_eta=eta)) for eta in (1.0, 1.3, 1.7)),
     )
 }
 """The refinement with another guidance, without a fit: controls of its defaults."""

@@ -131,7 +131,6 @@ class FitPosterior(io.ComfyNode):
         posterior, expected = with_host_prior(guider, vae, sides, fit, rows=rows, checkpointing=checkpointing)
         if not posterior.means.isfinite().all():
             raise InputError(_NOT_FINITE)
-        posterior.metadata["observation"] = observation.digest
         curves = plots.fit_curves(posterior.history) if posterior.history else plots.contact_sheet(expected, _DRAWS)
         report = f"{posterior.evaluations.denoiser} denoiser evaluations"
         if made := posterior.metadata.get("start"):
@@ -197,12 +196,9 @@ class SamplePosterior(io.ComfyNode):
         cls, posterior, guider, vae, observation, num_samples, seed, steps, guidance, batch_size, first_sample,
         checkpointing, particles=1,
     ) -> io.NodeOutput:  # fmt: skip
-        if posterior.metadata.get("observation") != observation.digest:
-            raise InputError(
-                "observation is not the one that the posterior was fitted to: connect that one, or fit again"
-            )
         config = refine_config(guidance, steps, min(batch_size, num_samples), particles)
         padded, sides, size = pad_to_model(observation, vae)
+        posterior.check_observation(padded)
 
         def sample(prior: HostPrior) -> tuple[Tensor, SampleResult]:
             generator = torch.Generator().manual_seed(seed)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from ..vipaint_ops.errors import InputError
+from ..vipaint_ops.inference.corrections import DPS, PseudoInverse
 from ..vipaint_ops.vipaint import FitConfig, RefineConfig
 
 FITS = {
@@ -18,8 +19,8 @@ FITS = {
 }
 GUIDANCE = {
     "kalman": RefineConfig,
-    "pseudo-inverse": lambda: RefineConfig(guidance="pseudo_inverse"),
-    "dps": lambda: RefineConfig(guidance="dps", steps=100),
+    "pseudo-inverse": lambda: RefineConfig(guidance=PseudoInverse()),
+    "dps": lambda: RefineConfig(guidance=DPS(), steps=100),
     "published v1": RefineConfig.published_v1,
     "published v2": RefineConfig.published_v2,
 }

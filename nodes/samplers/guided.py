@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from ...vipaint_ops.inference.corrections import GuidanceConfig
+from ...vipaint_ops.inference.corrections import Kalman
 from ...vipaint_ops.samplers import (
     CoPaintConfig,
     DPSConfig,
@@ -223,4 +223,4 @@ class KalmanSampler(MethodNode):
 
     @classmethod
     def plan(cls, batch_size, **settings):
-        return kalman, KalmanConfig(settings=GuidanceConfig(**settings), batch_size=batch_size)
+        return kalman, KalmanConfig(correction=Kalman(**settings), batch_size=batch_size)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..images import masks
 from ..images.pictures import centre_square, load_image, load_mask
+from ..inference.corrections import CORRECTIONS
 from ..inference.results import SampleResult
 from ..measurement.observation import Observation
 from ..priors.diffusers import DiffusersPrior, from_pipeline
@@ -65,10 +66,9 @@ def sample(options: argparse.Namespace) -> None:
     config, device = _refine_config(options), _device(options.device)
     posterior = HierarchicalPosterior.load(options.posterior)
     task = _task(options, load_mask(options.mask, options.invert_mask))
-    if posterior.metadata.get("observation", task.digest) != task.digest:
-        raise InputError(f"--posterior {options.posterior!r} was fitted to another picture or mask: give those, or fit")
     prior, observation = task.observe(_prior(options, device), options.noise_std or _fitted_noise(posterior))
     posterior.check(prior)
+    posterior.check_observation(observation)
     result = _sample(task, prior, observation, posterior, config, options)
     write_results(options, task, prior, observation, posterior, result, {"refine": dataclasses.asdict(config)})
 
@@ -131,7 +131,9 @@ def _fit_config(options: argparse.Namespace) -> FitConfig:
 
 
 def _refine_config(options: argparse.Namespace) -> RefineConfig:
-    given = _given(options, "steps", "guidance")
+    given = _given(options, "steps")
+    if options.guidance is not None:
+        given |= {"guidance": CORRECTIONS[options.guidance], "chain": "guided"}
     given |= {"batch_size": options.batch_size, "particles": options.particles}
     return dataclasses.replace(_preset(RefineConfig, options), **given)
 
@@ -185,7 +187,6 @@ def _fit(
     with task.stage("fit") as callback:
         posterior = fit_posterior(prior, observation, config, generator=_generator(seed, 0), callback=callback)
     _check_finite(posterior.means)
-    posterior.metadata["observation"] = task.digest
     return posterior
 
 

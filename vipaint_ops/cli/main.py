@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..errors import InputError
+from ..inference.corrections import CORRECTIONS
 
 _DESCRIPTION = """\
 Fill the hidden part of a picture in several different plausible ways.
@@ -168,9 +169,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampling")
     group.add_argument("--samples", type=_integer(1, 10_000), default=8, help="how many pictures to draw")
     group.add_argument("--steps", type=_integer(2), help="refinement steps (default: the best measured)")
-    group.add_argument(
-        "--guidance", choices=("kalman", "pseudo_inverse", "dps"), help="correction at every step (default: kalman)"
-    )
+    group.add_argument("--guidance", choices=list(CORRECTIONS), help="correction at every step (default: kalman)")
     group.add_argument("--batch-size", type=_integer(1), default=8, help="pictures at a time; memory, not results")
     group.add_argument(
         "--particles", type=_integer(1, 1024), default=1,

@@ -44,11 +44,6 @@ class Task:
         height, width = padded.y.shape[2:]
         return prior.for_size(*padded.operator.picture_size((height, width))), padded
 
-    @property
-    def digest(self) -> str:
-        """Names the known pixels."""
-        return Observation(self.mask * self.picture, Inpainting(self.mask), 1.0).digest
-
     @contextmanager
     def stage(self, name: str) -> Iterator[Callback]:
         """Time a stage and show its progress, with the loss terms; yields the callback."""

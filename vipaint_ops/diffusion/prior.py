@@ -1,4 +1,4 @@
-"""What the library asks of a diffusion model, and the count of what it spends on it."""
+"""The protocol of a diffusion prior, and a wrapper that counts its evaluations."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ class Evaluations:
     denoiser_backward: int = 0
     decoder_forward: int = 0
     decoder_backward: int = 0
+    encoder_forward: int = 0
+    encoder_backward: int = 0
 
     @property
     def denoiser(self) -> int:
@@ -61,7 +63,7 @@ class Evaluations:
 
 
 class CountedPrior:
-    """A prior whose calls are counted, forward and backward, and checkpointed when asked.
+    """A prior that counts the rows of its calls, forward and backward, and can checkpoint them.
 
     With ``checkpointing`` the activations of each network call are recomputed in the backward pass.
     """
@@ -82,7 +84,12 @@ class CountedPrior:
         return self._call("denoiser", lambda v: self._prior.denoise(v, times), z)
 
     def decode(self, z0: Tensor) -> Tensor:
+        """Latent to picture."""
         return self._call("decoder", self._prior.decode, z0)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Picture to latent."""
+        return self._call("encoder", self._prior.encode, x)
 
     def _call(self, network: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         self._count(network + "_forward", len(x))

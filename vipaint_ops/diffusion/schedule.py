@@ -1,14 +1,14 @@
 """Noise schedules: z_t = alpha_t z_0 + sigma_t eps, for variance-preserving and flow models alike.
 
-Time ``t`` is normalised training time in [0, 1], 0 clean and 1 noise. All methods speak of noise
-levels (alpha, sigma) only, so nothing below this file knows which kind of schedule it runs on.
+Time ``t`` is normalised training time in [0, 1], 0 clean and 1 noise. Methods use noise levels (alpha, sigma) only, so
+they run on every kind of schedule. Schedules are evaluated in float64 on the CPU: some devices (Apple MPS) lack it.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, overload
 
@@ -28,6 +28,14 @@ class Level(NamedTuple):
 CLEAN = Level(1.0, 0.0)
 
 
+class ReverseStep(NamedTuple):
+    """A step of a reverse chain: from time ``t``, of noise level ``level``, to the level ``next``."""
+
+    t: float
+    level: Level
+    next: Level
+
+
 class Transition(NamedTuple):
     """q(z_t | z_s) = N(a z_s, v) for s < t."""
 
@@ -35,7 +43,7 @@ class Transition(NamedTuple):
     v: float
 
 
-class Posterior(NamedTuple):
+class ReverseKernel(NamedTuple):
     """q(z_s | z_t, z_0) = N(on_z z_t + on_z0 z_0, variance) for s < t."""
 
     on_z: float
@@ -55,28 +63,28 @@ def transition(s: Level, t: Level) -> Transition:
     return Transition(a, t.sigma**2 - (a * s.sigma) ** 2)
 
 
-def posterior(s: Level, t: Level) -> Posterior:
+def reverse_kernel(s: Level, t: Level) -> ReverseKernel:
     """The reverse kernel given the clean latent, in closed form (DDPM, eq. 6-7, in any schedule)."""
     a, v = transition(s, t)
     variance = s.sigma**2 * v / t.sigma**2
-    return Posterior(a * s.sigma**2 / t.sigma**2, s.alpha * v / t.sigma**2, variance)
+    return ReverseKernel(a * s.sigma**2 / t.sigma**2, s.alpha * v / t.sigma**2, variance)
 
 
-def bridge(e: Level, s: Level, t: Level) -> Posterior:
-    """q(z_s | z_t, z_e) for e < s < t: :func:`posterior` with z_e in the place of z_0."""
+def bridge(e: Level, s: Level, t: Level) -> ReverseKernel:
+    """q(z_s | z_t, z_e) for e < s < t: :func:`reverse_kernel` with z_e in the place of z_0."""
     a_se, v_se = transition(e, s)
     a_ts, v_ts = transition(s, t)
     variance = 1 / (1 / v_se + a_ts**2 / v_ts)
-    return Posterior(variance * a_ts / v_ts, variance * a_se / v_se, variance)
+    return ReverseKernel(variance * a_ts / v_ts, variance * a_se / v_se, variance)
 
 
 def reverse_mean(z: Tensor, z0: Tensor, s: Level, t: Level, eta: float = 1.0) -> tuple[Tensor, float]:
     """Mean and variance of the reverse step from ``t`` to ``s`` given a prediction of z_0.
 
-    DDIM (eq. 12) written for any schedule: eta = 0 is deterministic, eta = 1 exact ancestral sampling, and more draws
-    more of the noise afresh, at most all of it.
+    DDIM (eq. 12) for any schedule. eta = 0 is deterministic, eta = 1 is exact ancestral sampling. A larger eta draws a
+    larger part of the noise afresh, at most all of it.
     """
-    variance = min(eta**2 * posterior(s, t).variance, s.sigma**2)
+    variance = min(eta**2 * reverse_kernel(s, t).variance, s.sigma**2)
     noise = math.sqrt(s.sigma**2 - variance) / t.sigma
     return s.alpha * z0 + noise * (z - t.alpha * z0), variance
 
@@ -102,7 +110,7 @@ class NoiseSchedule(ABC):
     def alpha(self, t: float) -> float: ...
     def alpha(self, t):
         """Signal coefficient at time ``t``: a float for a float, a tensor of the same shape for a tensor."""
-        return self._evaluate(t, 0)
+        return self._evaluate(t, lambda alpha, sigma: alpha)
 
     @overload
     def sigma(self, t: Tensor) -> Tensor: ...
@@ -110,13 +118,11 @@ class NoiseSchedule(ABC):
     def sigma(self, t: float) -> float: ...
     def sigma(self, t):
         """Noise coefficient at time ``t``; types as in :meth:`alpha`."""
-        return self._evaluate(t, 1)
+        return self._evaluate(t, lambda alpha, sigma: sigma)
 
     def log_snr(self, t):
         """ln(alpha^2 / sigma^2) at time ``t``; minus infinity where alpha is 0."""
-        alpha, sigma = self._alpha_sigma(torch.as_tensor(t, dtype=torch.float64))
-        value = 2 * (alpha.log() - sigma.log())
-        return value.to(t.dtype) if isinstance(t, Tensor) else value.item()
+        return self._evaluate(t, lambda alpha, sigma: 2 * (alpha.log() - sigma.log()))
 
     def level(self, t: float) -> Level:
         """The noise level at time ``t``."""
@@ -126,9 +132,15 @@ class NoiseSchedule(ABC):
         """The time at which sigma / alpha is ``ratio``."""
         return self.time_at_log_snr(-2 * math.log(ratio))
 
-    def _evaluate(self, t, index):
-        value = self._alpha_sigma(torch.as_tensor(t, dtype=torch.float64))[index]
-        return value.to(t.dtype) if isinstance(t, Tensor) else value.item()
+    def reverse_steps(self, times: Sequence[float]) -> list[ReverseStep]:
+        """The steps of a reverse chain at decreasing ``times``; the last one leads to the clean latent."""
+        levels = [*map(self.level, times), CLEAN]
+        return [ReverseStep(t, *pair) for t, pair in zip(times, pairwise(levels), strict=True)]
+
+    def _evaluate(self, t, function: Callable[[Tensor, Tensor], Tensor]):
+        if isinstance(t, Tensor):
+            return function(*self._alpha_sigma(t.cpu().double())).to(t.dtype).to(t.device)
+        return function(*self._alpha_sigma(torch.tensor(t, dtype=torch.float64))).item()
 
     @staticmethod
     def vp(betas: Sequence[float] | Tensor) -> NoiseSchedule:
@@ -158,7 +170,7 @@ class _VariancePreserving(NoiseSchedule):
         self._log_snr = (abar / (1 - abar)).log()
 
     def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        table = self._log_snr.to(t.device)
+        table = self._log_snr
         position = t.clamp(0, 1) * (len(table) - 1)
         lower = position.floor().long().clamp(max=len(table) - 2)
         log_snr = torch.lerp(table[lower], table[lower + 1], position - lower)

@@ -1,4 +1,4 @@
-"""Random numbers of which every sample owns its stream, so that sample k is the same in any batch."""
+"""One random stream a sample, so that sample k is the same in any batch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from torch import Tensor
 
 
 class NoiseStreams:
-    """One random stream a row, drawn on the CPU so that a seed means the same on every device.
+    """One random stream a row, drawn on the CPU, so that a seed gives the same noise on every device.
 
-    ``first`` is standard normal noise that the caller has already drawn for chains to begin from, a row each.
+    Args:
+        seed: of all streams.
+        rows: the number of each stream.
+        first: standard normal noise for the start of the chains, ``[len(rows), *latent_shape]``; drawn if not given.
     """
 
     def __init__(self, seed: int, rows: Sequence[int], first: Tensor | None = None):
@@ -31,7 +34,7 @@ class NoiseStreams:
         return int(torch.randint(2**62, (1,), generator=generator, device=generator.device).item())
 
     def only(self, rows: Sequence[int]) -> NoiseStreams:
-        """The streams of some rows: what is drawn from them here is drawn from them there."""
+        """The streams of some rows. They are shared: a draw advances both."""
         part = NoiseStreams(self._seed, ())
         part._generators = [self._generators[row] for row in rows]
         part._numbers = [self._numbers[row] for row in rows]
@@ -43,18 +46,13 @@ class NoiseStreams:
         return deck[[number % count for number in self._numbers]]
 
     def first(self, like: Tensor) -> Tensor:
-        """The noise that a chain begins from: what the caller gave, or else drawn."""
+        """The noise at the start of a chain: the given one, or drawn."""
         return self.normal(like) if self._first is None else self._first.to(like.device, like.dtype)
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal noise of the shape, dtype and device of ``like``."""
         rows = [torch.randn(like.shape[1:], generator=g, dtype=like.dtype) for g in self._generators]
         return torch.stack(rows).to(like.device)
-
-    def signs(self, like: Tensor) -> Tensor:
-        """Independent random signs, for trace and diagonal estimates."""
-        rows = [torch.randint(2, like.shape[1:], generator=g) for g in self._generators]
-        return (2 * torch.stack(rows) - 1).to(like.device, like.dtype)
 
 
 def _scramble(value: int) -> int:

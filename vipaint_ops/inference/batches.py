@@ -1,8 +1,9 @@
-"""Running a sampler over many samples in memory-sized batches, every sample on its own random stream."""
+"""Running a chain over many samples in batches that fit into memory, each sample on its own random stream."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,60 +13,101 @@ from ..diffusion.streams import NoiseStreams
 from ..errors import InputError
 from ..measurement.observation import Observation
 from .progress import Callback, Progress
-from .results import SampleResult
+from .results import Drawn, Populations, SampleResult
 
-Chain = Callable[[CountedPrior, Observation, NoiseStreams, Callback], Tensor]
+Chain = Callable[[CountedPrior, Observation, NoiseStreams, Callback], Tensor | Drawn]
 """Draws one clean latent a stream: ``[streams.rows, *latent_shape]``."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The samples of a run: ``first`` to ``first + count - 1``, in batches.
+
+    Attributes:
+        count: number of samples.
+        batch_size: samples computed together.
+        first: number of the first sample.
+        noise: standard normal noise at the start of the chains, ``[count, *latent_shape]``; drawn if not given.
+        population: samples that are drawn together, k to k + population - 1 for every multiple k of it. The others of
+            a population are dropped.
+
+    Raises:
+        InputError: fewer than one sample, a batch of none, or noise that is not for whole populations.
+    """
+
+    count: int
+    batch_size: int
+    first: int = 0
+    noise: Tensor | None = None
+    population: int = 1
+
+    def __post_init__(self):
+        if self.count < 1 or self.batch_size < 1:
+            raise InputError(f"num_samples is {self.count} and batch_size {self.batch_size}; both must be at least 1")
+        if self.first < 0:
+            raise InputError(f"first is {self.first}; it must be at least 0")
+        if self.noise is not None and (self.first % self.population or self.count % self.population):
+            raise InputError(
+                f"noise is given for {self.count} samples from {self.first} on, in populations of {self.population}"
+            )
+
+    def batches(self) -> list[range]:
+        """The numbers of the samples of each batch, whole populations."""
+        size, last = self.population, self.first + self.count
+        start, end = self.first // size * size, -(-last // size) * size
+        whole = max(self.batch_size // size, 1) * size
+        return [range(i, min(i + whole, end)) for i in range(start, end, whole)]
+
+    def wanted(self, rows: range, drawn: Tensor) -> Tensor:
+        """The samples of a batch that belong to the request."""
+        return drawn[max(self.first - rows.start, 0) : self.first + self.count - rows.start]
+
+    def noise_of(self, rows: range) -> Tensor | None:
+        """The given noise of a batch."""
+        return None if self.noise is None else self.noise[rows.start - self.first : rows.stop - self.first]
 
 
 def sample_in_batches(
     prior: DiffusionPrior,
     observation: Observation,
     chain: Chain,
-    num_samples: int,
-    batch_size: int,
+    request: Request,
     *,
     generator: torch.Generator,
-    first: int = 0,
-    noise: Tensor | None = None,
-    population: int = 1,
     callback: Callback | None = None,
 ) -> SampleResult:
-    """Run ``chain`` for samples ``first`` to ``first + num_samples - 1`` and decode what it returns.
-
-    Args:
-        noise: standard normal noise that the chains begin from, ``[num_samples, *latent_shape]``; drawn where none
-            is given.
-        population: samples that are drawn together, k to k + population - 1 for every multiple k of it; those not asked
-            for are dropped.
+    """Run ``chain`` for the samples of ``request`` and decode its latents.
 
     Raises:
-        InputError: fewer than one sample, or a batch of none, is asked for, or ``noise`` has another shape or is not
-            for whole populations.
+        InputError: ``noise`` has the wrong shape.
     """
-    if num_samples < 1 or batch_size < 1:
-        raise InputError(f"num_samples is {num_samples} and batch_size {batch_size}; both must be at least 1")
-    if noise is not None and noise.shape != (expected := (num_samples, *prior.latent_shape)):
-        raise InputError(f"noise has shape {tuple(noise.shape)}; {num_samples} samples begin from {expected}")
-    if noise is not None and (first % population or num_samples % population):
-        raise InputError(f"noise is given for {num_samples} samples from {first} on, in populations of {population}")
+    if request.noise is not None and request.noise.shape != (expected := (request.count, *prior.latent_shape)):
+        raise InputError(
+            f"noise has shape {tuple(request.noise.shape)}; the start of {request.count} samples has {expected}"
+        )
     counted = CountedPrior(prior)
     observation = observation.to(prior.device, prior.dtype)
     seed = NoiseStreams.seed_from(generator)
-    start, end = first // population * population, -(-(first + num_samples) // population) * population
-    whole = max(batch_size // population, 1) * population
-    batches = [range(i, min(i + whole, end)) for i in range(start, end, whole)]
-    latents, images = [], []
+    batches, populations, latents, images = request.batches(), [], [], []
     for number, rows in enumerate(batches):
-
-        def report(progress: Progress, number: int = number) -> None:
-            if callback is not None:
-                done, total = number * progress.total + progress.step, len(batches) * progress.total
-                callback(Progress(progress.stage, done, total, progress.terms))
-
-        begin = None if noise is None else noise[rows.start - first : rows.stop - first]
-        drawn = chain(counted, observation, NoiseStreams(seed, rows, begin), report)
-        latents.append(drawn[max(first - rows.start, 0) : first + num_samples - rows.start])
+        streams = NoiseStreams(seed, rows, request.noise_of(rows))
+        drawn = chain(counted, observation, streams, _of_all(callback, number, len(batches)))
+        if isinstance(drawn, Drawn):
+            populations += [drawn.populations] if drawn.populations else []
+            drawn = drawn.latents
+        latents.append(request.wanted(rows, drawn))
         with torch.no_grad():
-            images.append(counted.decode(latents[-1]))
-    return SampleResult(torch.cat(latents), torch.cat(images), counted.evaluations)
+            images.append(counted.decode(latents[-1]).cpu())
+    summary = Populations.joined(populations) if populations else None
+    return SampleResult(torch.cat(latents), torch.cat(images), counted.evaluations, summary)
+
+
+def _of_all(callback: Callback | None, number: int, batches: int) -> Callback:
+    """``callback`` with the steps of batch ``number`` counted among those of all batches."""
+
+    def report(progress: Progress) -> None:
+        if callback is not None:
+            done, total = number * progress.total + progress.step, batches * progress.total
+            callback(Progress(progress.stage, done, total, progress.terms))
+
+    return report

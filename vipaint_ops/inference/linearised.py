@@ -1,4 +1,4 @@
-"""A denoiser and a measurement linearised at a noisy latent: products with Tweedie's covariance, and solves with it.
+"""A denoiser and a measurement linearised at a noisy latent: products and solves with Tweedie's covariance.
 
 With zh = E[z_0 | z_t], C = (sigma_t^2 / alpha_t) d zh / d z_t is the covariance of z_0 given z_t (Tweedie's second
 moment), and J = A dD is the operator A seen through the decoder D. Products with C J^T are one vector-Jacobian product
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..diffusion.prior import CountedPrior
 from ..diffusion.schedule import Level
+from ..errors import InputError
 from ..measurement.observation import Observation
 
 
@@ -29,6 +30,16 @@ def column(value: Tensor, like: Tensor) -> Tensor:
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner product of each sample, ``[batch]``."""
     return (a * b).flatten(1).sum(1)
+
+
+def exact(x: Tensor) -> Tensor:
+    """``x`` in float64 on the CPU, for small solves: some devices (Apple MPS) have no float64."""
+    return x.cpu().double()
+
+
+def back(x: Tensor, like: Tensor) -> Tensor:
+    """A result of :func:`exact` tensors with the dtype, device and shape of ``like``."""
+    return x.to(like.dtype).to(like.device).view_as(like)
 
 
 class Linearised:
@@ -77,7 +88,7 @@ class Linearised:
     def draw(self, noise: Tensor, iterations: int) -> Tensor:
         """C^(1/2) ``noise`` by Lanczos with full orthogonalisation (Chow & Saad 2014, section 3).
 
-        Where the Krylov space ends early, what rounding leaves of the next vector is dropped.
+        Where the Krylov space ends early, the next vector is rounding error and is dropped.
         """
         rounding = 1e3 * torch.finfo(noise.dtype).eps
         norm = dot(noise, noise).sqrt()
@@ -92,10 +103,10 @@ class Linearised:
             inverse = torch.where(left > rounding * whole, 1 / left, 0.0)
             basis.append(column(inverse, rest) * rest)
         v = _rows(basis[:-1])
-        h = v @ _rows(products).mT
+        h = (v @ _rows(products).mT).cpu()
         eigenvalues, eigenvectors = torch.linalg.eigh((h + h.mT) / 2)
         first = eigenvectors[:, 0, :] * eigenvalues.clamp(min=0).sqrt()
-        combined = torch.einsum("bij,bj->bi", eigenvectors, first)
+        combined = torch.einsum("bij,bj->bi", eigenvectors, first).to(noise.device)
         return (norm[:, None] * torch.einsum("bid,bi->bd", v, combined)).view_as(noise)
 
 
@@ -127,7 +138,7 @@ class KrylovSpace:
             self._moves.append(model.gain_times(vector))
             self._images.append(model.forward(self._moves[-1]))
             self._next = self._images[-1] + noise_variance * vector
-        moves, images, basis = (_rows(v).double() for v in (self._moves, self._images, self._basis))
+        moves, images, basis = (exact(_rows(v)) for v in (self._moves, self._images, self._basis))
         energy = basis @ images.mT
         eigenvalues, eigenvectors = torch.linalg.eigh((energy + energy.mT) / 2)
         energy = (eigenvectors * eigenvalues.clamp(min=0)[:, None, :]) @ eigenvectors.mT
@@ -138,16 +149,28 @@ class KrylovSpace:
 
     def solve(self, residual: Tensor) -> Tensor:
         """C J^T S^-1 ``residual``, as nearly as the space allows: a move of z_0."""
-        return (self._weights(residual) @ self._move_rows).to(residual.dtype).view_as(self._model.z0)
+        return back(self._weights(residual) @ self._move_rows, self._model.z0)
 
     def unexplained(self, residual: Tensor) -> Tensor:
-        """What S S^-1 ``residual`` misses of ``residual``, with S^-1 as here: shaped like ``residual``."""
-        return residual - (self._weights(residual) @ self._products).to(residual.dtype).view_as(residual)
+        """``residual`` - S S^-1 ``residual``, with the S^-1 of this space: shaped like ``residual``."""
+        return residual - back(self._weights(residual) @ self._products, residual)
 
     def _weights(self, residual: Tensor) -> Tensor:
-        return torch.linalg.solve(self._normal, self._image_rows @ residual.flatten(1).double()[..., None]).mT
+        return torch.linalg.solve(self._normal, self._image_rows @ exact(residual).flatten(1)[..., None]).mT
 
 
 def _rows(vectors: list[Tensor]) -> Tensor:
     """Vectors of a batch as the rows of ``[batch, count, size]``."""
     return torch.stack([v.flatten(1) for v in vectors], 1)
+
+
+def require_gradients(observation: Observation) -> None:
+    """Refuse to run where no gradient can be taken.
+
+    Raises:
+        InputError: the call is under ``torch.inference_mode``, or the observation was made under it.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InputError("gradients are switched off by torch.inference_mode(): call it outside of that context")
+    if observation.y.is_inference():
+        raise InputError("y was made under torch.inference_mode(), and gradients cannot use it: give y.clone()")

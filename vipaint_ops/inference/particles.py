@@ -1,19 +1,20 @@
-"""Sequential Monte Carlo over the guided chain: populations of particles that are weighed, and drawn again, by y."""
+"""Sequential Monte Carlo over the guided chain: populations of particles that are weighed and resampled by y."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..diffusion.prior import CountedPrior
-from ..diffusion.schedule import CLEAN
 from ..diffusion.streams import NoiseStreams
 from ..measurement.observation import Observation
-from .corrections import GuidanceConfig
-from .progress import Callback, Progress
-from .results import Populations
+from .corrections import Kalman
+from .linearised import exact
+from .progress import Callback, reported
+from .results import Drawn, Populations
 from .twist import FEW, ExactTwist, ScalarTwist, Twist
 
 LEAST_EFFECTIVE = 0.5
@@ -49,69 +50,79 @@ def tempered(log_weights: Tensor) -> Tensor:
 
 
 def weighs_exactly(observation: Observation) -> bool:
-    """Whether there are few enough measurements, :data:`~.twist.FEW` at most, for weights that do not degenerate, and
-    their noise is Gaussian."""
+    """Whether weights will not degenerate: at most :data:`~.twist.FEW` measurements, with Gaussian noise."""
     return int(observation.observed.sum()) <= FEW and not observation.likelihood.robust
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Populations of particles at the first level of a chain.
+
+    Attributes:
+        z: ``[populations x size, *latent_shape]``.
+        size: particles of a population.
+        log_weights: ln p(z) - ln q(z) of the law q that ``z`` was drawn from, ``[populations x size]``; none where it
+            is p itself, or unknown.
+        weighed: whether ``z`` is an (approximate) draw from p(z | y). Weights are then even at first, and give no
+            estimate of p(y).
+    """
+
+    z: Tensor
+    size: int
+    log_weights: Tensor | None = None
+    weighed: bool = False
 
 
 def particle_chain(
     prior: CountedPrior,
     observation: Observation,
-    z: Tensor,
-    log_weights: Tensor | None,
+    particles: Particles,
     times: list[float],
-    size: int,
-    config: GuidanceConfig,
+    kalman: Kalman,
     streams: NoiseStreams,
-    callback: Callback | None = None,
-    weighed: bool = False,
-) -> tuple[Tensor, Populations]:
-    """Run populations of ``size`` particles from ``z`` at ``times[0]`` to clean latents of equal weight.
+    callback: Callback,
+) -> Drawn:
+    """Run populations of particles to clean latents of equal weight.
 
-    A few measurements (:data:`~.twist.FEW` at most) are weighed exactly: on a Gaussian prior samples are exact but for
-    the steps, on others the weights make up for what the linear model misses. Many are weighed by a scalar, and
-    tempered.
+    A few measurements (:data:`~.twist.FEW` at most) are weighed exactly: on a Gaussian prior samples are exact except
+    for the step size, on others the weights correct the linear model. Many are weighed by a scalar, and tempered.
 
     Args:
-        z: ``[populations x size, *latent_shape]``.
-        log_weights: ln p(z) - ln q(z) of the law q that ``z`` was drawn from, ``[populations x size]``; none where
-            it is p itself, or unknown.
-        times: decreasing; the last is followed by the step to the clean latent.
-        weighed: whether ``z`` is drawn from p(z | y), as nearly as is known: weights are then even to begin with, and
-            say nothing of p(y).
+        particles: at ``times[0]``.
+        times: decreasing; after the last comes the step to the clean latent.
+        kalman: of the proposal.
     """
-    levels = [prior.schedule.level(t) for t in times] + [CLEAN]
-    few = weighs_exactly(observation)
+    few, z, size = weighs_exactly(observation), particles.z, particles.size
     make = ExactTwist if few else ScalarTwist
-    foreseen = torch.zeros(len(z), dtype=torch.float64, device=z.device)
-    carried = (foreseen if log_weights is None or not few else log_weights.double()).view(-1, size)
-    evidence, known = torch.zeros(len(carried), dtype=torch.float64, device=z.device), few and not weighed
+    predicted = torch.zeros(len(z), dtype=torch.float64)
+    start = particles.log_weights if few and particles.log_weights is not None else predicted
+    log_weights = exact(start).view(-1, size)
+    evidence = torch.zeros(len(log_weights), dtype=torch.float64)
     effective, exponent = torch.ones_like(evidence), torch.ones_like(evidence)
-    for i, t in enumerate(times):
-        twist: Twist = make(prior, observation, z, t, config, streams)
-        if weighed and i == 0:
-            foreseen = twist.log_likelihood
-        carried = carried + (twist.log_likelihood - foreseen).view(-1, size)
+    steps = prior.schedule.reverse_steps(times)
+    for step in reported(steps, callback):
+        twist: Twist = make(prior, observation, z, step, kalman, streams)
+        if particles.weighed and step is steps[0]:
+            predicted = twist.log_likelihood
+        log_weights = log_weights + (twist.log_likelihood - predicted).view(-1, size)
         if not few:
-            power = tempered(carried)
-            carried, exponent = power[:, None] * carried, exponent.minimum(power)
-        share = effective_share(carried)
+            power = tempered(log_weights)
+            log_weights, exponent = power[:, None] * log_weights, exponent.minimum(power)
+        share = effective_share(log_weights)
         effective = effective.minimum(share)
-        again = (share < LEAST_EFFECTIVE) | (i == len(times) - 1)
-        rows, carried, gained = _drawn_again(carried, again, streams)
+        again = (share < LEAST_EFFECTIVE) | (step is steps[-1])
+        rows, log_weights, gained = _resampled(log_weights, again, streams)
         evidence = evidence + gained
-        z, foreseen = twist.step(rows, levels[i + 1])
-        if callback is not None:
-            callback(Progress("sample", i + 1, len(times)))
-    return z, Populations(size, effective, exponent, evidence if known else torch.full_like(evidence, math.nan))
+        z, predicted = twist.move(rows)
+    known = few and not particles.weighed
+    return Drawn(z, Populations(size, effective, exponent, evidence if known else evidence.fill_(math.nan)))
 
 
-def _drawn_again(log_weights: Tensor, again: Tensor, streams: NoiseStreams) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of the ancestors, the weights after the draw, and the mean weight that it took out: only where ``again``."""
+def _resampled(log_weights: Tensor, again: Tensor, streams: NoiseStreams) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of the ancestors, the weights after resampling, and the mean weight removed: only where ``again``."""
     count, size = log_weights.shape
     uniform = torch.special.ndtr(streams.normal(log_weights.new_zeros(count * size, 1)).view(count, size)[:, 0])
-    own = torch.arange(size, device=log_weights.device)
-    ancestors = torch.where(again[:, None], systematic(log_weights, uniform), own)
+    ancestors = torch.where(again[:, None], systematic(log_weights, uniform), torch.arange(size))
     mean = log_weights.logsumexp(1) - math.log(size)
-    rows = (ancestors + size * torch.arange(count, device=own.device)[:, None]).flatten()
+    rows = (ancestors + size * torch.arange(count)[:, None]).flatten()
     return rows, torch.where(again[:, None], 0.0, log_weights), torch.where(again, mean, 0.0)

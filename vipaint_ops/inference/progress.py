@@ -1,9 +1,10 @@
-"""What a running fit or sampler tells its caller."""
+"""Progress of a running fit or sampler."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,12 @@ class Progress:
 
 Callback = Callable[[Progress], None]
 """Called after every step; to interrupt, raise: nothing is left patched or half-written."""
+
+Item = TypeVar("Item")
+
+
+def reported(items: Sequence[Item], callback: Callback) -> Iterator[Item]:
+    """The items of a loop, with a :class:`Progress` of stage "sample" after the body of each."""
+    for i, item in enumerate(items, 1):
+        yield item
+        callback(Progress("sample", i, len(items)))

@@ -1,9 +1,10 @@
-"""What a run returns: samples with their cost, and a summary of the particles they were drawn from."""
+"""Results of a run: samples, their cost, and a summary of the particles."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,17 +14,16 @@ from ..diffusion.prior import Evaluations
 
 @dataclass(frozen=True)
 class Populations:
-    """What became of populations of particles.
+    """Summary of populations of particles.
 
     Attributes:
-        size: particles of a population; they share ancestors, populations do not.
-        effective: the smallest effective sample size of each population over the run, before it was drawn again, as a
-            share of ``size``; ``[populations]``.
-        tempering: the smallest exponent that each population's weights had to be raised to, 1 for none:
-            ``[populations]``. With many measurements weights degenerate, and below 1 the samples follow the guided
-            chain more than the posterior.
-        log_evidence: estimates of ln p(y) in nats, ``[populations]``; NaN where weights were tempered, are known
-            only up to a constant, or began from draws that knew of y.
+        size: particles of a population. They share ancestors; populations do not.
+        effective: smallest effective sample size of each population over the run, before resampling, as a share of
+            ``size``; ``[populations]``.
+        tempering: smallest exponent applied to each population's weights, 1 for none; ``[populations]``. With many
+            measurements weights degenerate. Below 1 the samples follow the guided chain more than the posterior.
+        log_evidence: estimates of ln p(y) in nats, ``[populations]``; NaN where weights were tempered, are known up to
+            a constant only, or started from draws of p(z | y).
     """
 
     size: int
@@ -52,15 +52,22 @@ class Populations:
         return Populations(parts[0].size, *map(torch.cat, fields))
 
 
+class Drawn(NamedTuple):
+    """Clean latents of a chain, ``[batch, *latent_shape]``, and the populations they were drawn in, if any."""
+
+    latents: Tensor
+    populations: Populations | None = None
+
+
 @dataclass(frozen=True)
 class SampleResult:
     """Samples of a restoration.
 
     Attributes:
         latents: ``[n, *latent_shape]``.
-        images: ``[n, channels, height, width]``, about [-1, 1], as decoded: neither clamped nor composited.
-        evaluations: what the networks were asked for, in rows.
-        populations: what became of particles, where samples were drawn as such.
+        images: ``[n, channels, height, width]``, about [-1, 1], as decoded (not clamped, not composited), on the CPU.
+        evaluations: rows through the networks.
+        populations: of particles, where samples were drawn as such.
     """
 
     latents: Tensor

@@ -1,30 +1,28 @@
-"""CoPaint: at every noise level, move the latent until what it predicts agrees with the observation."""
+"""CoPaint: at every noise level, move the latent until its prediction agrees with the observation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..diffusion.prior import CountedPrior, DiffusionPrior
-from ..diffusion.schedule import CLEAN, reverse_mean
+from ..diffusion.prior import CountedPrior
+from ..diffusion.schedule import Level, reverse_mean
 from ..diffusion.streams import NoiseStreams
-from ..errors import InputError
-from ..inference.batches import sample_in_batches
 from ..inference.chain import pure_noise
 from ..inference.corrections import decoder_gain
-from ..inference.progress import Callback, Progress
-from ..inference.results import SampleResult
+from ..inference.progress import Progress
 from ..measurement.observation import Observation
+from ..settings import number
+from .driver import gaussian_only, sampler
 from .travel import TravelConfig, noised
 
 SHRINK, MOST_TRIES = 0.8, 60
-"""Factor on a step that raised the objective (published), and tries after which the latent stays where it is."""
+"""Factor on a step that raised the objective (published), and tries after which the latent is not moved."""
 
 GAIN_STEP = 0.3
 """Standard deviation of the noise that measures the decoder's gain, in those of latents."""
@@ -48,25 +46,29 @@ class CoPaintConfig(TravelConfig):
         prediction_steps: DDIM steps (eta = 0) of the prediction of z_0; the gradient goes through all of them.
     """
 
-    steps: int = 250
-    gradient_steps: int = 2
-    step_size: float = 0.02
-    step_growth: float = 1.012**250
+    steps: int = number(250, 1)
+    gradient_steps: int = number(2, 1)
+    step_size: float = number(0.02, 0)
+    step_growth: float = number(1.012**250, 0)
     follows_signal: bool = True
-    weight: float = 1e-4
-    weight_growth: float = 1.01**250
-    prediction_steps: int = 1
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("gradient_steps", "prediction_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+    weight: float = number(1e-4, 0)
+    weight_growth: float = number(1.01**250, 0)
+    prediction_steps: int = number(1, 1)
 
     def prediction_times(self, times: Sequence[float]) -> list[float]:
-        """Where the prediction of z_0 stops on its way down the rest of the chain; first is ``times[0]``."""
+        """Times of the DDIM steps of the prediction of z_0, spread over ``times``, those of the rest of the chain."""
         count = self.prediction_steps
         return [times[n] for n in sorted({k * len(times) // count for k in range(count)})]
+
+    def at(self, level: Level, progress: float) -> tuple[float, float]:
+        """Step size and weight lambda at a noise level, after a share ``progress`` of the chain.
+
+        The published ones are for variance-preserving latents, which z / scale is under every schedule.
+        """
+        scale = math.hypot(*level)
+        signal = level.alpha / scale if self.follows_signal else 1.0
+        weight = self.weight * self.weight_growth**progress / scale**2
+        return self.step_size * self.step_growth**progress * signal * scale**2, weight
 
     @classmethod
     def imagenet(cls) -> CoPaintConfig:
@@ -99,69 +101,44 @@ class CoPaintConfig(TravelConfig):
         return cls(travel_length=10, travel_visits=2)
 
 
-def copaint(
-    prior: DiffusionPrior,
-    observation: Observation,
-    num_samples: int,
-    config: CoPaintConfig | None = None,
-    *,
-    generator: torch.Generator,
-    first: int = 0,
-    noise: Tensor | None = None,
-    callback: Callback | None = None,
-) -> SampleResult:
+@sampler(CoPaintConfig, gaussian_only("CoPaint"))
+def copaint(prior, observation, config, streams, callback):
     """CoPaint and CoPaint-TT (Zhang et al. 2023): DDIM with eta = 0, after G gradient steps at every level.
 
     The observation is taken as exact, whatever its noise. ``callback`` sees, in the term "mismatch", the
     root-mean-square of y - A D(f(z)) over measurements after every step, a mean over the batch.
     """
-    observation.require_gaussian("CoPaint")
-    settings = config or CoPaintConfig()
-    times = settings.grid(prior)
-    levels = [prior.schedule.level(t) for t in times] + [CLEAN]
-    path = settings.path(len(times))
-    total = sum(j > i for i, j in pairwise(path))
-
-    def chain(counted, observation, streams, report):
-        z, done = pure_noise(counted, times[0], streams), 0
-        with torch.no_grad():
-            start = prior.encode(observation.operator.pinv(observation.y)).expand_as(z)
-        share = latent_share(counted, start, streams)
-        for i, j in pairwise(path):
-            # Published steps are of variance-preserving latents, which z / scale is under every schedule.
-            scale, progress = math.hypot(*levels[i]), i / len(times)
-            signal = levels[i].alpha / scale if settings.follows_signal else 1.0
-            weight = settings.weight * settings.weight_growth**progress / scale**2
-            step_size = settings.step_size * settings.step_growth**progress * signal * scale**2
-            objective = Objective(counted, observation, settings.prediction_times(times[i:]), z, weight, share)
-            z, found = optimised(objective, z, settings.gradient_steps, step_size)
-            if j < i:
-                z = noised(z, levels[i], levels[j], streams)
-                continue
-            z, _ = reverse_mean(z, found.z0, levels[j], levels[i], eta=0.0)
-            done += 1
-            mismatch = (found.mismatch / observation.observed.sum()).sqrt().mean().item()
-            report(Progress("sample", done, total, {"mismatch": mismatch}))
-        return z
-
-    return sample_in_batches(
-        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, noise=noise,
-        callback=callback,
-    )  # fmt: skip
+    times, moves = config.grid(prior), config.moves(prior)
+    z, done, total = pure_noise(prior, times[0], streams), 0, sum(not move.jump for move in moves)
+    with torch.no_grad():
+        start = prior.encode(observation.operator.pinv(observation.y)).expand_as(z)
+    share = latent_share(prior, start, streams)
+    for i, step, jump in moves:
+        step_size, weight = config.at(step.level, i / len(times))
+        objective = Objective(prior, observation, config.prediction_times(times[i:]), z, weight, share)
+        z, found = optimised(objective, z, config.gradient_steps, step_size)
+        if jump:
+            z = noised(z, step.level, step.next, streams)
+            continue
+        z, _ = reverse_mean(z, found.z0, step.next, step.level, eta=0.0)
+        done += 1
+        mismatch = (found.mismatch / observation.observed.sum()).sqrt().mean().item()
+        callback(Progress("sample", done, total, {"mismatch": mismatch}))
+    return z
 
 
 class Found(NamedTuple):
-    """What latents predict and how good they are, one row each."""
+    """Predictions of latents and their objective, one row each."""
 
     z0: Tensor
-    """The prediction of z_0 in one step: the chain goes on from it."""
+    """The prediction of z_0 in one step, from which the chain continues."""
     mismatch: Tensor
     """||y - A D(f(z))||^2 over measurements, f the prediction of z_0 in ``prediction_steps``."""
     objective: Tensor
 
 
 def latent_share(prior: CountedPrior, z0: Tensor, streams: NoiseStreams) -> Tensor:
-    """What a squared mismatch over pixels is multiplied by to be one over latents, ``[rows]``.
+    """Factor from a squared mismatch over pixels to one over latents, ``[rows]``.
 
     The published constants are for sums over the pixels of a picture that is its own latent, where this is 1. Behind a
     decoder it is d_z latents over d_x pixels, over the variance of pixels for unit variance of latents around ``z0``.
@@ -207,10 +184,10 @@ class Objective:
 
 
 def optimised(objective: Objective, z: Tensor, steps: int, step_size: float) -> tuple[Tensor, Found]:
-    """``steps`` gradient steps from ``z`` down the objective, each sample with a step size of its own.
+    """``steps`` gradient steps from ``z`` down the objective, each sample with its own step size.
 
-    A step that would raise a sample's objective is tried again at :data:`SHRINK` of the size, which the sample keeps
-    for its further steps.
+    A step that would raise a sample's objective is repeated at :data:`SHRINK` of the size, which the sample keeps for
+    its further steps.
     """
     size = torch.full((len(z), *[1] * (z.ndim - 1)), step_size, dtype=z.dtype, device=z.device)
     for _ in range(steps):

@@ -1,25 +1,23 @@
-"""DDNM: replace what the observation shows of every prediction, keep what it does not show."""
+"""DDNM: replace the observed part of every prediction, keep the null space."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..diffusion.prior import DiffusionPrior
-from ..diffusion.schedule import CLEAN, Level
+from ..diffusion.prior import CountedPrior
+from ..diffusion.schedule import Level
 from ..diffusion.streams import NoiseStreams
-from ..inference.batches import sample_in_batches
 from ..inference.chain import pure_noise
-from ..inference.progress import Callback, Progress
-from ..inference.results import SampleResult
 from ..measurement.observation import Observation
+from ..settings import number
+from .driver import gaussian_only, sampler
 from .known import known_latents
-from .travel import TravelConfig, noised
+from .travel import TravelConfig, noised, reported_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +29,10 @@ class DDNMConfig(TravelConfig):
         noisy: DDNM+, which allows for the observation's noise; otherwise DDNM, which takes y as exact.
     """
 
-    steps: int = 100
-    travel_length: int = 1
-    travel_visits: int = 1
-    eta: float = 0.85
+    steps: int = number(100, 1)
+    travel_length: int = number(1, 1)
+    travel_visits: int = number(1, 1)
+    eta: float = number(0.85, 0, 1)
     noisy: bool = True
 
     @classmethod
@@ -69,8 +67,9 @@ def scalings(s: Level, picture_std: Tensor, latent_std: Tensor, eta: float, spec
     return Scalings(correction, fresh, torch.where(null, keeps * s.sigma, 0.0))
 
 
+@torch.no_grad()
 def carried_noise(
-    prior: DiffusionPrior, observation: Observation, streams: NoiseStreams, spectral: bool
+    prior: CountedPrior, observation: Observation, streams: NoiseStreams, spectral: bool
 ) -> tuple[Tensor, Tensor]:
     """Standard deviations of the noise that A^+ y brings with it, in units of latents: by pixel, and by latent.
 
@@ -90,54 +89,30 @@ def carried_noise(
     return by_pixel, keep * F.adaptive_max_pool2d(by_pixel.amax(1, keepdim=True), keep.shape[-2:])
 
 
-def ddnm(
-    prior: DiffusionPrior,
-    observation: Observation,
-    num_samples: int,
-    config: DDNMConfig | None = None,
-    *,
-    generator: torch.Generator,
-    first: int = 0,
-    noise: Tensor | None = None,
-    callback: Callback | None = None,
-) -> SampleResult:
+@sampler(DDNMConfig, gaussian_only("DDNM"))
+@torch.no_grad()
+def ddnm(prior, observation, config, streams, callback):
     """DDNM and DDNM+ (Wang et al. 2023, algorithms 1 and 2): needs no gradient.
 
     Every predicted picture x is replaced by x + Sigma_t A^+ (y - A x) (eq. 13 and 17). In a latent space that picture
     is decoded and encoded again, and what the autoencoder cannot reproduce is an error of the method.
     """
-    observation.require_gaussian("DDNM")
-    settings = config or DDNMConfig()
-    times = settings.grid(prior)
-    levels = [prior.schedule.level(t) for t in times] + [CLEAN]
-    path = settings.path(len(times))
-    total = sum(j > i for i, j in pairwise(path))
-
-    @torch.no_grad()
-    def chain(counted, observation, streams, report):
-        operator = observation.operator
-        spectral = operator.selects and observation.y.ndim == 4
-        none = torch.zeros((), dtype=counted.dtype, device=counted.device)
-        stds = carried_noise(prior, observation, streams, spectral) if settings.noisy else (none, none)
-        z, done = pure_noise(counted, times[0], streams), 0
-        for i, j in pairwise(path):
-            if j < i:
-                z = noised(z, levels[i], levels[j], streams)
-                continue
-            z0 = counted.denoise(z, times[i])
-            kept_noise = (z - levels[i].alpha * z0) / levels[i].sigma
-            scale = scalings(levels[j], *stds, settings.eta, spectral)
-            picture = counted.decode(z0)
-            corrected = picture + scale.correction * operator.pinv(observation.residual(picture))
-            z = levels[j].alpha * prior.encode(corrected) + scale.fresh * streams.normal(z) + scale.kept * kept_noise
-            done += 1
-            report(Progress("sample", done, total))
-        return z
-
-    return sample_in_batches(
-        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, noise=noise,
-        callback=callback,
-    )  # fmt: skip
+    operator, moves = observation.operator, config.moves(prior)
+    spectral = operator.selects and observation.y.ndim == 4
+    none = torch.zeros((), dtype=prior.dtype, device=prior.device)
+    stds = carried_noise(prior, observation, streams, spectral) if config.noisy else (none, none)
+    z = pure_noise(prior, moves[0].step.t, streams)
+    for _, step, jump in reported_steps(moves, callback):
+        if jump:
+            z = noised(z, step.level, step.next, streams)
+            continue
+        z0 = prior.denoise(z, step.t)
+        eps = (z - step.level.alpha * z0) / step.level.sigma
+        scale = scalings(step.next, *stds, config.eta, spectral)
+        x = prior.decode(z0)
+        x = x + scale.correction * operator.pinv(observation.residual(x))
+        z = step.next.alpha * prior.encode(x) + scale.fresh * streams.normal(z) + scale.kept * eps
+    return z
 
 
 def _mean_square(x: Tensor) -> Tensor:

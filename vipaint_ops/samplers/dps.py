@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from ..diffusion.prior import DiffusionPrior
-from ..diffusion.schedule import CLEAN, reverse_mean
-from ..inference import corrections as guidance
-from ..inference.batches import sample_in_batches
-from ..inference.chain import pure_noise
-from ..inference.corrections import GuidanceConfig
-from ..inference.progress import Callback, Progress
-from ..inference.results import SampleResult
-from ..measurement.observation import Observation
+from ..inference.chain import pure_noise, reverse_step
+from ..inference.corrections import DPS
+from ..inference.progress import reported
+from ..settings import number
 from .config import SamplerConfig
+from .driver import sampler
 from .gradient_step import in_units_of, relative_length
 
 PUBLISHED_SIZE, PUBLISHED_STEPS = 3 * 256 * 256, 1000
@@ -32,8 +24,8 @@ class DPSConfig(SamplerConfig):
         scale: zeta, the step length down the residual's norm: 0.5 for inpainting, the default.
     """
 
-    steps: int = PUBLISHED_STEPS
-    scale: float = 0.5
+    steps: int = number(PUBLISHED_STEPS, 1)
+    scale: float = number(0.5, 0)
 
     @classmethod
     def deblurring(cls) -> DPSConfig:
@@ -46,36 +38,14 @@ class DPSConfig(SamplerConfig):
         return cls(scale=0.3)
 
 
-def dps(
-    prior: DiffusionPrior,
-    observation: Observation,
-    num_samples: int,
-    config: DPSConfig | None = None,
-    *,
-    generator: torch.Generator,
-    first: int = 0,
-    noise: Tensor | None = None,
-    callback: Callback | None = None,
-) -> SampleResult:
-    """DPS (Chung et al. 2023, algorithm 1): ancestral sampling, every step less ``scale`` times the gradient by z_t of
-    \\|y - A D(zh)\\|, the norm taken of each sample, not of the batch."""
-    settings = config or DPSConfig()
-    times = settings.grid(prior)
-    levels = [prior.schedule.level(t) for t in times] + [CLEAN]
-    length = settings.scale * relative_length(prior, len(times), PUBLISHED_SIZE, PUBLISHED_STEPS)
-
-    def chain(counted, observation, streams, report):
-        z = pure_noise(counted, times[0], streams)
-        for i, t in enumerate(times):
-            s, level = levels[i + 1], levels[i]
-            scaled = GuidanceConfig(dps_scale=length * in_units_of(counted, s, level))
-            guided = guidance.dps(counted, observation, z, t, s, streams, scaled)
-            mean, variance = reverse_mean(z, guided.z0, s, level)
-            z = mean + math.sqrt(variance) * streams.normal(z)
-            report(Progress("sample", i + 1, len(times)))
-        return z
-
-    return sample_in_batches(
-        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, noise=noise,
-        callback=callback,
-    )  # fmt: skip
+@sampler(DPSConfig)
+def dps(prior, observation, config, streams, callback):
+    """DPS (Chung et al. 2023, algorithm 1): every step is an ancestral one, less ``scale`` times the gradient by z_t of
+    \\|y - A D(zh)\\|, the norm taken of each sample."""
+    steps = prior.schedule.reverse_steps(config.grid(prior))
+    length = config.scale * relative_length(prior, len(steps), PUBLISHED_SIZE, PUBLISHED_STEPS)
+    z = pure_noise(prior, steps[0].t, streams)
+    for step in reported(steps, callback):
+        correction = DPS(length * in_units_of(prior, step.next, step.level))
+        z = reverse_step(z, correction(prior, observation, z, step, streams).z0, step, streams)
+    return z

@@ -1,77 +1,41 @@
-"""Kalman guidance from pure noise: the refinement of VIPaint standing alone."""
+"""Kalman guidance from pure noise: the refinement of VIPaint on its own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
-from ..diffusion.prior import DiffusionPrior
-from ..errors import InputError
-from ..inference.batches import sample_in_batches
-from ..inference.chain import end_time, guided_chain, pure_noise, time_grid
-from ..inference.corrections import GuidanceConfig
-from ..inference.particles import particle_chain
-from ..inference.progress import Callback
-from ..inference.results import Populations, SampleResult
-from ..measurement.observation import Observation
-from .config import SamplerConfig
+from ..inference.chain import guided_chain, pure_noise
+from ..inference.corrections import Kalman
+from ..inference.particles import Particles, particle_chain
+from ..inference.progress import reported
+from ..settings import number
+from .config import LogSnrConfig
+from .driver import sampler
 
 
 @dataclass(frozen=True, kw_only=True)
-class KalmanConfig(SamplerConfig):
-    """``steps`` reverse steps, even in log-SNR; ``settings`` of the correction; ``particles`` as in
-    :class:`~vipaint_ops.vipaint.refine.RefineConfig`.
+class KalmanConfig(LogSnrConfig):
+    """``steps`` reverse steps, even in log-SNR; ``correction``, its settings; ``particles`` as in
+    :class:`~vipaint_ops.vipaint.config.RefineConfig`."""
 
-    Raises:
-        InputError: fewer than one particle.
-    """
+    steps: int = number(32, 1)
+    particles: int = number(1, 1)
+    correction: Kalman = field(default_factory=Kalman)
 
-    steps: int = 32
-    particles: int = 1
-    settings: GuidanceConfig = field(default_factory=GuidanceConfig)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.particles < 1:
-            raise InputError(f"particles is {self.particles}; it must be at least 1")
-
-    def _spread(self, prior: DiffusionPrior, start: float) -> list[float]:
-        return time_grid(prior.schedule, start, end_time(prior.schedule, prior.data_std), self.steps)
+    @property
+    def population(self) -> int:
+        """Particles of a population."""
+        return self.particles
 
 
-def kalman(
-    prior: DiffusionPrior,
-    observation: Observation,
-    num_samples: int,
-    config: KalmanConfig | None = None,
-    *,
-    generator: torch.Generator,
-    first: int = 0,
-    noise: Tensor | None = None,
-    callback: Callback | None = None,
-) -> SampleResult:
+@sampler(KalmanConfig)
+def kalman(prior, observation, config, streams, callback):
     """Ancestral sampling with Tweedie-covariance guidance; exact for Gaussian priors (TMPD, Boys et al. 2023)."""
-    settings = config or KalmanConfig()
-    times = settings.grid(prior)
-
-    if settings.particles > 1:
+    times = config.grid(prior)
+    z = pure_noise(prior, times[0], streams)
+    if config.particles > 1:
         observation.require_gaussian("weighing particles")
-    populations: list[Populations] = []
-
-    def chain(counted, observation, streams, report):
-        z = pure_noise(counted, times[0], streams)
-        if settings.particles > 1:
-            z, drawn = particle_chain(
-                counted, observation, z, None, times, settings.particles, settings.settings, streams, report
-            )
-            populations.append(drawn)
-            return z
-        return guided_chain(counted, observation, z, times, "kalman", settings.settings, streams, callback=report)
-
-    result = sample_in_batches(
-        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, noise=noise,
-        population=settings.particles, callback=callback,
-    )  # fmt: skip
-    return replace(result, populations=Populations.joined(populations)) if populations else result
+        particles = Particles(z, config.particles)
+        return particle_chain(prior, observation, particles, times, config.correction, streams, callback)
+    steps = reported(prior.schedule.reverse_steps(times), callback)
+    return guided_chain(prior, observation, z, steps, config.correction, streams)

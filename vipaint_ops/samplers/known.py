@@ -1,28 +1,33 @@
-"""The latents that a mask shows: what methods that overwrite the known part of a picture have in common."""
+"""Latents of the known part of a picture, for methods that overwrite them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..diffusion.prior import DiffusionPrior
+from ..diffusion.prior import CountedPrior
 from ..errors import InputError
 from ..measurement.observation import Observation
 
 
-def check_selects(observation: Observation, method: str) -> None:
-    """Refuse an observation that does not show some of the pixels of a picture as they are.
+def pixels_only(method: str) -> Callable[[Observation], None]:
+    """The check of a method that overwrites known pixels.
 
-    Raises:
-        InputError: the observation is not an inpainting one, not of a picture, or its noise is not Gaussian.
+    It raises InputError where the observation is not an inpainting one, not of a picture, or its noise not Gaussian.
     """
-    observation.require_gaussian(method)
-    if not observation.operator.selects or observation.y.ndim != 4:
-        raise InputError(f"{method} replaces known pixels: it needs an Inpainting observation of a picture")
+
+    def check(observation: Observation) -> None:
+        observation.require_gaussian(method)
+        if not observation.operator.selects or observation.y.ndim != 4:
+            raise InputError(f"{method} replaces known pixels: it needs an Inpainting observation of a picture")
+
+    return check
 
 
-def known_latents(prior: DiffusionPrior, observation: Observation) -> tuple[Tensor, Tensor]:
+def known_latents(prior: CountedPrior, observation: Observation) -> tuple[Tensor, Tensor]:
     """The encoded picture ``[1, *latent_shape]``, and 1 where it is known, ``[1, 1, height, width]``.
 
     A latent counts as known when every pixel it covers is observed, so no hole leaks into it.

@@ -1,20 +1,16 @@
-"""PSLD: posterior sampling with latent diffusion, which keeps the latent one that the encoder would give."""
+"""PSLD: posterior sampling with latent diffusion, with latents tied to those that the encoder would give."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ..diffusion.prior import DiffusionPrior
-from ..diffusion.schedule import CLEAN
-from ..inference.batches import sample_in_batches
 from ..inference.chain import pure_noise
-from ..inference.progress import Callback, Progress
-from ..inference.results import SampleResult
-from ..measurement.observation import Observation
+from ..inference.progress import reported
+from ..settings import number
 from .config import SamplerConfig
+from .driver import gaussian_only, sampler
 from .gradient_step import gradient_step, relative_length, residual_norm
 
 PUBLISHED_SIZE, PUBLISHED_STEPS = 3 * 64 * 64, 1000
@@ -31,9 +27,9 @@ class PSLDConfig(SamplerConfig):
         gamma: step length down the gluing term, in units of data_std.
     """
 
-    steps: int = PUBLISHED_STEPS
-    omega: float = 0.1
-    gamma: float = 0.1
+    steps: int = number(PUBLISHED_STEPS, 1)
+    omega: float = number(0.1, 0)
+    gamma: float = number(0.1, 0)
 
     @classmethod
     def super_resolution(cls) -> PSLDConfig:
@@ -51,47 +47,28 @@ class PSLDConfig(SamplerConfig):
         return cls(gamma=0.01)
 
 
-def psld(
-    prior: DiffusionPrior,
-    observation: Observation,
-    num_samples: int,
-    config: PSLDConfig | None = None,
-    *,
-    generator: torch.Generator,
-    first: int = 0,
-    noise: Tensor | None = None,
-    callback: Callback | None = None,
-) -> SampleResult:
+@sampler(PSLDConfig, gaussian_only("PSLD"))
+def psld(prior, observation, config, streams, callback):
     """PSLD (Rout et al. 2023): a DDIM step, less the gradient by z_t of
 
         omega |y - A D(zh)| + gamma |zh - E(A^T y + (I - A^T A) D(zh))|,
 
-    both norms of each sample. The gradient goes through the encoder, whose evaluations are not counted.
+    both norms of each sample. The gradient goes through the encoder.
 
     Raises:
         InputError: the observation's noise is not Gaussian.
     """
-    observation.require_gaussian("PSLD")
-    settings = config or PSLDConfig()
-    times = settings.grid(prior)
-    levels = [prior.schedule.level(t) for t in times] + [CLEAN]
-    length = relative_length(prior, len(times), PUBLISHED_SIZE, PUBLISHED_STEPS)
 
-    def chain(counted, observation, streams, report):
-        def loss(z0: Tensor) -> Tensor:
-            picture = counted.decode(z0)
-            # A^T y + (I - A^T A) x is x + A^T (y - A x).
-            glued = prior.encode(picture + observation.operator.adjoint(observation.residual(picture)))
-            gluing = (z0 - glued).flatten(1).norm(dim=1) / prior.data_std
-            return settings.omega * residual_norm(observation, picture) + settings.gamma * gluing
+    def loss(z0: Tensor) -> Tensor:
+        picture = prior.decode(z0)
+        # A^T y + (I - A^T A) x is x + A^T (y - A x).
+        glued = prior.encode(picture + observation.operator.adjoint(observation.residual(picture)))
+        gluing = (z0 - glued).flatten(1).norm(dim=1) / prior.data_std
+        return config.omega * residual_norm(observation, picture) + config.gamma * gluing
 
-        z = pure_noise(counted, times[0], streams)
-        for i, t in enumerate(times):
-            z = gradient_step(counted, z, t, levels[i + 1], loss, length, streams)
-            report(Progress("sample", i + 1, len(times)))
-        return z
-
-    return sample_in_batches(
-        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, noise=noise,
-        callback=callback,
-    )  # fmt: skip
+    steps = prior.schedule.reverse_steps(config.grid(prior))
+    length = relative_length(prior, len(steps), PUBLISHED_SIZE, PUBLISHED_STEPS)
+    z = pure_noise(prior, steps[0].t, streams)
+    for step in reported(steps, callback):
+        z = gradient_step(prior, z, step, loss, length, streams)
+    return z

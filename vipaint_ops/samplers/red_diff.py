@@ -9,14 +9,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..diffusion.prior import CountedPrior, DiffusionPrior
+from ..diffusion.prior import CountedPrior
 from ..diffusion.streams import NoiseStreams
-from ..inference.batches import sample_in_batches
-from ..inference.chain import end_time, time_grid
-from ..inference.progress import Callback, Progress
-from ..inference.results import SampleResult
+from ..inference.progress import reported
 from ..measurement.observation import Observation
-from .config import SamplerConfig
+from ..settings import number
+from .config import LogSnrConfig, SamplerConfig
+from .driver import gaussian_only, sampler
 
 BETAS = (0.9, 0.99)
 
@@ -30,34 +29,22 @@ class RedDiffConfig(SamplerConfig):
         rate: Adam's, in units of data_std.
     """
 
-    steps: int = 1000
-    weight: float = 0.25
-    rate: float = 0.1
+    steps: int = number(1000, 1)
+    weight: float = number(0.25, 0)
+    rate: float = number(0.1, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RedDiffVConfig(SamplerConfig):
+class RedDiffVConfig(LogSnrConfig):
     """``steps`` noise levels, even in log-SNR; ``rate`` is Adam's at the first step, in units of data_std, and falls
     linearly to 0."""
 
-    steps: int = 1000
-    rate: float = 0.1
-
-    def _spread(self, prior: DiffusionPrior, start: float) -> list[float]:
-        return time_grid(prior.schedule, start, end_time(prior.schedule, prior.data_std), self.steps)
+    steps: int = number(1000, 1)
+    rate: float = number(0.1, 0)
 
 
-def red_diff(
-    prior: DiffusionPrior,
-    observation: Observation,
-    num_samples: int,
-    config: RedDiffConfig | None = None,
-    *,
-    generator: torch.Generator,
-    first: int = 0,
-    noise: Tensor | None = None,
-    callback: Callback | None = None,
-) -> SampleResult:
+@sampler(RedDiffConfig, gaussian_only("RED-diff"))
+def red_diff(prior, observation, config, streams, callback):
     """RED-diff (Mardani et al. 2024, algorithm 1), times descending: one Adam step for mu at each, along
 
         d/dmu |y - A D(mu)|^2 / (2 measurements) * latents + lambda (mu - zh(alpha_t mu + sigma_t eps)).
@@ -67,41 +54,21 @@ def red_diff(
     Raises:
         InputError: the observation's noise is not Gaussian.
     """
-    observation.require_gaussian("RED-diff")
-    settings = config or RedDiffConfig()
-    times = settings.grid(prior)
-
-    def chain(counted, observation, streams, report):
-        mu = _start(prior, observation, streams)
-        adam = torch.optim.Adam([mu], lr=settings.rate * prior.data_std, betas=BETAS)
-        per_measurement = prior.data_std**2 * mu[0].numel() / int(observation.observed.sum())
-        for i, t in enumerate(times):
-            alpha, sigma = prior.schedule.level(t)
-            eps = streams.first(mu) if i == 0 else streams.normal(mu)
-            with torch.no_grad():
-                away = mu - counted.denoise(alpha * mu + sigma * eps, t)
-            mu.grad = per_measurement * _data_gradient(counted, observation, mu) + settings.weight * away
-            adam.step()
-            report(Progress("sample", i + 1, len(times)))
-        return mu.detach()
-
-    return sample_in_batches(
-        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, noise=noise,
-        callback=callback,
-    )  # fmt: skip
+    mu = _start(prior, observation, streams)
+    adam = torch.optim.Adam([mu], lr=config.rate * prior.data_std, betas=BETAS)
+    per_measurement = prior.data_std**2 * mu[0].numel() / int(observation.observed.sum())
+    for n, t in enumerate(reported(config.grid(prior), callback)):
+        alpha, sigma = prior.schedule.level(t)
+        eps = streams.normal(mu) if n else streams.first(mu)
+        with torch.no_grad():
+            away = mu - prior.denoise(alpha * mu + sigma * eps, t)
+        mu.grad = per_measurement * _data_gradient(prior, observation, mu) + config.weight * away
+        adam.step()
+    return mu.detach()
 
 
-def red_diff_v(
-    prior: DiffusionPrior,
-    observation: Observation,
-    num_samples: int,
-    config: RedDiffVConfig | None = None,
-    *,
-    generator: torch.Generator,
-    first: int = 0,
-    noise: Tensor | None = None,
-    callback: Callback | None = None,
-) -> SampleResult:
+@sampler(RedDiffVConfig, gaussian_only("RED-diff V"))
+def red_diff_v(prior, observation, config, streams, callback):
     """RED-diff V, the control of the VIPaint papers: q = N(mu, diag(s^2)) fitted to the variational bound, its noise
     levels in no order, and a draw of q.
 
@@ -113,42 +80,31 @@ def red_diff_v(
     Raises:
         InputError: the observation's noise is not Gaussian.
     """
-    observation.require_gaussian("RED-diff V")
-    settings = config or RedDiffVConfig()
-    times = settings.grid(prior)
+    times = config.grid(prior)
     widths = _widths([prior.schedule.log_snr(t) for t in times])
-    order = scattered(len(times))
-
-    def chain(counted, observation, streams, report):
-        mu = _start(prior, observation, streams)
-        log_std = torch.full_like(mu, math.log(prior.data_std)).requires_grad_()
-        rate = settings.rate * prior.data_std
-        adam = torch.optim.Adam([{"params": [mu], "lr": rate}, {"params": [log_std], "lr": settings.rate}], betas=BETAS)
-        falling = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, len(times))
-        for step, i in enumerate(order):
-            alpha, sigma = prior.schedule.level(times[i])
-            eps = streams.first(mu) if step == 0 else streams.normal(mu)
-            with torch.no_grad():
-                spread = log_std.exp() * streams.normal(mu)
-                z = alpha * (mu + spread) + sigma * eps
-                score = (alpha * counted.denoise(z, times[i]) - z) / sigma**2
-                own = (alpha * mu - z) / ((alpha * log_std.exp()) ** 2 + sigma**2)
-            gradient = _data_gradient(counted, observation, mu + spread) / observation.noise_std**2
-            weight = len(times) * widths[i] * sigma**2 / ((alpha * prior.data_std) ** 2 + sigma**2)
-            mu.grad = gradient + weight * alpha * (own - score)
-            log_std.grad = mu.grad * spread
-            adam.step()
-            falling.step()
-            report(Progress("sample", step + 1, len(times)))
-        return mu.detach() + log_std.detach().exp() * streams.normal(mu)
-
-    return sample_in_batches(
-        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, noise=noise,
-        callback=callback,
-    )  # fmt: skip
+    mu = _start(prior, observation, streams)
+    log_std = torch.full_like(mu, math.log(prior.data_std)).requires_grad_()
+    rate = config.rate * prior.data_std
+    adam = torch.optim.Adam([{"params": [mu], "lr": rate}, {"params": [log_std], "lr": config.rate}], betas=BETAS)
+    falling = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, len(times))
+    for n, i in enumerate(reported(scattered(len(times)), callback)):
+        alpha, sigma = prior.schedule.level(times[i])
+        eps = streams.normal(mu) if n else streams.first(mu)
+        with torch.no_grad():
+            spread = log_std.exp() * streams.normal(mu)
+            z = alpha * (mu + spread) + sigma * eps
+            score = (alpha * prior.denoise(z, times[i]) - z) / sigma**2
+            own = (alpha * mu - z) / ((alpha * log_std.exp()) ** 2 + sigma**2)
+        gradient = _data_gradient(prior, observation, mu + spread) / observation.noise_std**2
+        weight = len(times) * widths[i] * sigma**2 / ((alpha * prior.data_std) ** 2 + sigma**2)
+        mu.grad = gradient + weight * alpha * (own - score)
+        log_std.grad = mu.grad * spread
+        adam.step()
+        falling.step()
+    return mu.detach() + log_std.detach().exp() * streams.normal(mu)
 
 
-def _start(prior: DiffusionPrior, observation: Observation, streams: NoiseStreams) -> Tensor:
+def _start(prior: CountedPrior, observation: Observation, streams: NoiseStreams) -> Tensor:
     """The encoded A^+ y, a row a stream."""
     with torch.no_grad():
         start = prior.encode(observation.operator.pinv(observation.y))
@@ -164,7 +120,7 @@ def _data_gradient(prior: CountedPrior, observation: Observation, z0: Tensor) ->
 
 
 def scattered(count: int) -> list[int]:
-    """0 to count - 1 in an order of which every stretch is spread over all (multiples of the golden ratio)."""
+    """0 to count - 1, ordered so that every stretch is spread over the whole range (multiples of the golden ratio)."""
     return sorted(range(count), key=lambda i: i * (math.sqrt(5) - 1) / 2 % 1)
 
 

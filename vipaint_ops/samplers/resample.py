@@ -1,4 +1,4 @@
-"""ReSample: hard data consistency, every few steps, and a way back to the noise level it was found at."""
+"""ReSample: hard data consistency every few steps, and a way back to the noise level of the chain."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..diffusion.prior import CountedPrior, DiffusionPrior
-from ..diffusion.schedule import CLEAN, Level, posterior, reverse_mean
+from ..diffusion.prior import CountedPrior
+from ..diffusion.schedule import Level, ReverseStep, reverse_kernel, reverse_mean
 from ..diffusion.streams import NoiseStreams
-from ..errors import InputError
-from ..inference.batches import sample_in_batches
 from ..inference.chain import pure_noise
 from ..inference.linearised import clean_variance
-from ..inference.progress import Callback, Progress
-from ..inference.results import SampleResult
+from ..inference.progress import reported
 from ..measurement.observation import Observation
+from ..settings import number
 from .config import SamplerConfig
+from .driver import gaussian_only, sampler
 from .gradient_step import gradient_step, relative_length, residual_norm
 
 PUBLISHED_SIZE, PUBLISHED_STEPS = 3 * 64 * 64, 500
@@ -41,21 +40,15 @@ class ReSampleConfig(SamplerConfig):
         latent_rate, latent_iterations: Adam's, over latents; the rate is in units of data_std.
     """
 
-    steps: int = PUBLISHED_STEPS
-    scale: float = 0.5
-    every: int = 10
-    ahead: int = 5
-    gamma: float = 40.0
-    pixel_rate: float = 1e-2
-    pixel_iterations: int = 2000
-    latent_rate: float = 5e-3
-    latent_iterations: int = 500
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("every", "ahead"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+    steps: int = number(PUBLISHED_STEPS, 1)
+    scale: float = number(0.5, 0)
+    every: int = number(10, 1)
+    ahead: int = number(5, 1)
+    gamma: float = number(40.0, 0)
+    pixel_rate: float = number(1e-2, 0)
+    pixel_iterations: int = number(2000, 0)
+    latent_rate: float = number(5e-3, 0)
+    latent_iterations: int = number(500, 0)
 
     @classmethod
     def inpainting(cls) -> ReSampleConfig:
@@ -67,17 +60,8 @@ class ReSampleConfig(SamplerConfig):
         return 0 < left <= total - total // 3 and left % self.every == 0
 
 
-def resample(
-    prior: DiffusionPrior,
-    observation: Observation,
-    num_samples: int,
-    config: ReSampleConfig | None = None,
-    *,
-    generator: torch.Generator,
-    first: int = 0,
-    noise: Tensor | None = None,
-    callback: Callback | None = None,
-) -> SampleResult:
+@sampler(ReSampleConfig, gaussian_only("ReSample"))
+def resample(prior, observation, config, streams, callback):
     """ReSample (Song et al. 2024, algorithm 1).
 
     Every step is one of DDIM and a short one down the residual's norm. Every ``every`` steps the prediction is moved
@@ -90,51 +74,46 @@ def resample(
     Raises:
         InputError: the observation's noise is not Gaussian.
     """
-    observation.require_gaussian("ReSample")
-    settings = config or ReSampleConfig()
-    times = settings.grid(prior)
-    levels = [prior.schedule.level(t) for t in times] + [CLEAN]
-    length = settings.scale * relative_length(prior, len(times), PUBLISHED_SIZE, PUBLISHED_STEPS)
 
-    def chain(counted, observation, streams, report):
-        def loss(z0: Tensor) -> Tensor:
-            return residual_norm(observation, counted.decode(z0))
+    def loss(z0: Tensor) -> Tensor:
+        return residual_norm(observation, prior.decode(z0))
 
-        def optimised(z0: Tensor, over_pixels: bool) -> Tensor:
-            if not over_pixels:
-                rate = settings.latent_rate * prior.data_std
-                return consistent(observation, counted.decode, z0, rate, settings.latent_iterations)
-            with torch.no_grad():
-                picture = counted.decode(z0)
-            picture = consistent(observation, lambda x: x, picture, settings.pixel_rate, settings.pixel_iterations)
-            with torch.no_grad():
-                return prior.encode(picture)
-
-        z = pure_noise(counted, times[0], streams)
-        for i, t in enumerate(times):
-            left = len(times) - 1 - i
-            signal = 1 - clean_variance(levels[i], prior.data_std) / prior.data_std**2
-            z = gradient_step(counted, z, t, levels[i + 1], loss, length * signal, streams)
-            if settings.optimises(left, len(times)):
-                z0 = _prediction_ahead(counted, z, times[i + 1 : i + 1 + settings.ahead], levels[i + 1 :])
-                z0 = optimised(z0, over_pixels=left >= len(times) // 3)
-                z = stochastic_resample(z0, z, levels[i + 1], levels[i], settings.gamma, streams)
-            report(Progress("sample", i + 1, len(times)))
-        return optimised(z, over_pixels=False)
-
-    return sample_in_batches(
-        prior, observation, chain, num_samples, settings.batch_size, generator=generator, first=first, noise=noise,
-        callback=callback,
-    )  # fmt: skip
+    steps = prior.schedule.reverse_steps(config.grid(prior))
+    length = config.scale * relative_length(prior, len(steps), PUBLISHED_SIZE, PUBLISHED_STEPS)
+    z = pure_noise(prior, steps[0].t, streams)
+    for i, step in enumerate(reported(steps, callback)):
+        left = len(steps) - 1 - i
+        signal = 1 - clean_variance(step.level, prior.data_std) / prior.data_std**2
+        z = gradient_step(prior, z, step, loss, length * signal, streams)
+        if config.optimises(left, len(steps)):
+            z0 = prediction_ahead(prior, z, steps[i + 1 : i + 1 + config.ahead])
+            over = pixels_optimised if left >= len(steps) // 3 else latents_optimised
+            z0 = over(prior, observation, z0, config)
+            z = stochastic_resample(z0, z, step.next, step.level, config.gamma, streams)
+    return latents_optimised(prior, observation, z, config)
 
 
 @torch.no_grad()
-def _prediction_ahead(prior: CountedPrior, z: Tensor, times: list[float], levels: list[Level]) -> Tensor:
-    """E[z_0 | z] at the last of ``times``, to which DDIM steps lead from ``z`` at the first."""
-    for i, t in enumerate(times):
-        z0 = prior.denoise(z, t)
-        z, _ = reverse_mean(z, z0, levels[i + 1], levels[i], eta=0.0)
+def prediction_ahead(prior: CountedPrior, z: Tensor, steps: list[ReverseStep]) -> Tensor:
+    """E[z_0 | z] at the last of ``steps``, reached from ``z`` at the first by DDIM."""
+    for step in steps:
+        z0 = prior.denoise(z, step.t)
+        z, _ = reverse_mean(z, z0, step.next, step.level, eta=0.0)
     return z0
+
+
+def pixels_optimised(prior: CountedPrior, observation: Observation, z0: Tensor, config: ReSampleConfig) -> Tensor:
+    """The latent of the decoded ``z0`` after optimisation over pixels."""
+    with torch.no_grad():
+        x = prior.decode(z0)
+    x = consistent(observation, lambda x: x, x, config.pixel_rate, config.pixel_iterations)
+    with torch.no_grad():
+        return prior.encode(x)
+
+
+def latents_optimised(prior: CountedPrior, observation: Observation, z0: Tensor, config: ReSampleConfig) -> Tensor:
+    """``z0`` after optimisation over latents, through the decoder."""
+    return consistent(observation, prior.decode, z0, config.latent_rate * prior.data_std, config.latent_iterations)
 
 
 def consistent(
@@ -160,7 +139,7 @@ def consistent(
 
 
 def stochastic_resample(z0: Tensor, z: Tensor, s: Level, t: Level, gamma: float, streams: NoiseStreams) -> Tensor:
-    """A draw of z at ``s`` between what ``z0`` makes of it and ``z``, which the step from ``t`` led to."""
-    v = gamma * posterior(s, t).variance
+    """A draw of z at ``s`` between the noised ``z0`` and ``z``, the result of the step from ``t``."""
+    v = gamma * reverse_kernel(s, t).variance
     mean = (v * s.alpha * z0 + s.sigma**2 * z) / (v + s.sigma**2)
     return mean + math.sqrt(v * s.sigma**2 / (v + s.sigma**2)) * streams.normal(z)

@@ -1,31 +1,31 @@
-"""Whether a finished sample explains its observation: what a chain is asked before its sample is handed out."""
+"""Check of finished samples: whether they explain the observation."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..diffusion.prior import DiffusionPrior
+from ..diffusion.prior import CountedPrior
 from ..inference.linearised import dot
 from ..measurement.observation import Observation
 
 TOLERATED = 1.07
-"""Factor on the root mean square residual beyond what chance and the autoencoder account for."""
+"""Factor on the root mean square residual beyond chance and the autoencoder's error."""
 
 
 def chance(count: int, quantile: float = 3.09) -> float:
-    """What the sum of ``count`` squared standard normals stays below but once in a thousand (Wilson & Hilferty 1931).
+    """The 99.9th percentile of a sum of ``count`` squared standard normals (Wilson & Hilferty 1931).
 
     ``quantile`` is that of a standard normal.
     """
     return count * (1 - 2 / (9 * count) + quantile * (2 / (9 * count)) ** 0.5) ** 3
 
 
-def excess(prior: DiffusionPrior, observation: Observation, picture: Tensor) -> Tensor:
-    """|y - A x|^2 over the most that a sample x of the posterior is allowed, ``[batch]``: above 1 it is none.
+def excess(prior: CountedPrior, observation: Observation, picture: Tensor) -> Tensor:
+    """|y - A x|^2 over the largest value allowed for a sample x of the posterior, ``[batch]``: above 1 it is refused.
 
-    Allowed is what the noise makes by chance and, through a mask, what the autoencoder leaves of this picture once its
-    known pixels are put back: a noise level below what the decoder can do is no fault of the sample. ``picture`` is
+    The largest value is the one of the noise by chance. Through a mask it is at least the autoencoder's own residual on
+    this picture with its known pixels put back: the decoder's error is no fault of the sample. ``picture`` is
     ``[batch, channels, height, width]`` in [-1, 1].
     """
     residual = observation.residual(picture)

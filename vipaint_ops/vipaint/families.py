@@ -1,6 +1,6 @@
 """The families a hierarchical posterior can belong to: the library's own, and those of the two published codes.
 
-A family says what the parameters mu, tau and gamma of a keypoint mean. All three share one walk
+A family gives the parameters mu, tau and gamma of a keypoint their meaning. All three share one walk
 (:meth:`~vipaint_ops.vipaint.posterior.HierarchicalPosterior.walk`) and one file format.
 
 - ``gated`` (the default): q(z_K) = N(alpha_K mu, tau^2), q(z_i | z_{i+1}) = N(g m_p + (1 - g) alpha_i mu, tau^2).
@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ..diffusion.schedule import Level, posterior
+from ..diffusion.schedule import Level, reverse_kernel
 
 
-class Gaussian(NamedTuple):
+class Normal(NamedTuple):
     """N(mean, exp(log_std)^2), elementwise."""
 
     mean: Tensor
     log_std: Tensor
 
 
-class Step(NamedTuple):
+class PriorStep(NamedTuple):
     """The prior's own step from ``z`` above down to a keypoint: its prediction of z_0, and its mean m_p."""
 
     above: Level
@@ -44,37 +44,37 @@ class Step(NamedTuple):
 class Family(NamedTuple):
     """``top(mu, tau, levels)`` is q(z_K); ``step(mu, tau, gamma, prior's step)`` is q(z_i | z_{i+1})."""
 
-    top: Callable[[Tensor, Tensor, list[Level]], Gaussian]
-    step: Callable[[Tensor, Tensor, Tensor, Step], Gaussian]
+    top: Callable[[Tensor, Tensor, list[Level]], Normal]
+    step: Callable[[Tensor, Tensor, Tensor, PriorStep], Normal]
 
 
 def coupled_alpha(level: Level, tau: Tensor) -> Tensor:
-    """Signal left beside noise of std ``tau`` at the power of ``level``; positive however large tau becomes."""
+    """Signal coefficient beside noise of std ``tau`` at the power of ``level``; positive for every tau."""
     return (level.alpha**2 + level.sigma**2 - tau**2).clamp(min=1e-6).sqrt()
 
 
-def _gated_top(mu: Tensor, log_std: Tensor, levels: list[Level]) -> Gaussian:
-    return Gaussian(levels[0].alpha * mu, log_std)
+def _gated_top(mu: Tensor, log_std: Tensor, levels: list[Level]) -> Normal:
+    return Normal(levels[0].alpha * mu, log_std)
 
 
-def _gated_step(mu: Tensor, log_std: Tensor, gamma: Tensor, step: Step) -> Gaussian:
+def _gated_step(mu: Tensor, log_std: Tensor, gamma: Tensor, step: PriorStep) -> Normal:
     gate = gamma.sigmoid()
-    return Gaussian(gate * step.mean + (1 - gate) * step.level.alpha * mu, log_std)
+    return Normal(gate * step.mean + (1 - gate) * step.level.alpha * mu, log_std)
 
 
-def _coupled_top(mu: Tensor, log_std: Tensor, levels: list[Level]) -> Gaussian:
-    return Gaussian(coupled_alpha(levels[0], log_std.exp()) * mu, log_std)
+def _coupled_top(mu: Tensor, log_std: Tensor, levels: list[Level]) -> Normal:
+    return Normal(coupled_alpha(levels[0], log_std.exp()) * mu, log_std)
 
 
-def _x0_top(mu: Tensor, tau: Tensor, levels: list[Level]) -> Gaussian:
-    top, below = levels[0], levels[:2][-1]
-    return Gaussian(top.alpha / below.alpha * mu, torch.full_like(tau, top.sigma).sigmoid().log())
+def _x0_top(mu: Tensor, tau: Tensor, levels: list[Level]) -> Normal:
+    top, below = levels[0], levels[min(1, len(levels) - 1)]
+    return Normal(top.alpha / below.alpha * mu, torch.full_like(tau, top.sigma).sigmoid().log())
 
 
-def _x0_step(mu: Tensor, tau: Tensor, gamma: Tensor, step: Step) -> Gaussian:
-    kernel = posterior(step.level, step.above)
+def _x0_step(mu: Tensor, tau: Tensor, gamma: Tensor, step: PriorStep) -> Normal:
+    kernel = reverse_kernel(step.level, step.above)
     mean = kernel.on_z * step.z + kernel.on_z0 * (gamma.sigmoid() * step.prediction + mu)
-    return Gaussian(mean, logsigmoid(tau) + 0.5 * math.log(kernel.variance))
+    return Normal(mean, logsigmoid(tau) + 0.5 * math.log(kernel.variance))
 
 
 FAMILIES = {

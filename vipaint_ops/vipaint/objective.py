@@ -38,7 +38,7 @@ class BoundTerms:
 
     @property
     def loss(self) -> Tensor:
-        """What a fit descends: a scalar with the gradient of the negative bound."""
+        """The loss of a fit: a scalar with the gradient of the negative bound."""
         return (self.likelihood + self.transitions + self.top_surrogate).mean()
 
 
@@ -46,22 +46,21 @@ def bound_terms(
     prior: CountedPrior,
     observation: Observation,
     posterior: HierarchicalPosterior,
-    count: int,
     streams: NoiseStreams,
     perceptual: PerceptualTerm | None = None,
 ) -> BoundTerms:
-    """Draw ``count`` walks down the hierarchy and evaluate every term on them.
+    """Draw one walk down the hierarchy a stream and evaluate every term on them.
 
-    ``perceptual``, where given, is added to the likelihood's term, which is no density any more then.
+    ``perceptual``, if given, is added to the likelihood's term, which is then no log-density any more.
     """
-    keypoints = list(posterior.walk(prior, count, streams))
+    keypoints = list(posterior.walk(prior, streams))
     bottom = keypoints[-1]
     prediction = prior.denoise(bottom.z, bottom.time)
     at_top = keypoints[1].parent_prediction if len(keypoints) > 1 else prediction
     assert at_top is not None
     return BoundTerms(
         likelihood=-log_likelihood(prior, observation, prediction, bottom.level, streams, perceptual),
-        transitions=sum((transition_kl(k) for k in keypoints[1:]), bottom.z.new_zeros(count)),
+        transitions=sum((transition_kl(k) for k in keypoints[1:]), bottom.z.new_zeros(streams.rows)),
         top_surrogate=top_surrogate(keypoints[0], at_top),
     )
 
@@ -76,14 +75,14 @@ def log_likelihood(
 ) -> Tensor:
     """ln p(y | z_1) from the one-step prediction, ``[batch]``.
 
-    The variance admits what the prediction leaves open: noise_std^2 plus the variance of z_0 given z_1
-    for independent latents, carried through decoder and operator. noise_std alone is over-confident. Less
-    ``perceptual`` of the decoded prediction, where given.
+    The variance includes that of the prediction: noise_std^2 plus the variance of z_0 given z_1 for independent
+    latents, carried through decoder and operator. noise_std alone is over-confident. ``perceptual`` of the decoded
+    prediction, if given, is subtracted.
     """
-    open_variance = clean_variance(level, prior.data_std)
+    clean = clean_variance(level, prior.data_std)
     picture = prior.decode(prediction)
-    gain = decoder_gain(prior, prediction, picture, open_variance**0.5, streams)
-    density = observation.log_likelihood(picture, open_variance * gain)
+    gain = decoder_gain(prior, prediction, picture, clean**0.5, streams)
+    density = observation.log_likelihood(picture, clean * gain)
     return density if perceptual is None else density - perceptual(picture)
 
 
@@ -110,10 +109,8 @@ def top_surrogate(top: Keypoint, prediction: Tensor) -> Tensor:
     return -(score * top.z).flatten(1).sum(1) - top.q_log_std.sum()
 
 
-def top_kl(
-    prior: CountedPrior, posterior: HierarchicalPosterior, count: int, streams: NoiseStreams, points: int = 8
-) -> Tensor:
-    """The value of KL(q(z_K) || p(z_K)) by the log-SNR integral, ``[count]`` draws in nats.
+def top_kl(prior: CountedPrior, posterior: HierarchicalPosterior, streams: NoiseStreams, points: int = 8) -> Tensor:
+    """The value of KL(q(z_K) || p(z_K)) by the log-SNR integral, a draw a stream, in nats.
 
     KL(q_K || p_K) = 1/2 int E||eps_p(z_t) - eps_q(z_t)||^2 d(-log SNR) + KL(q_T || p_T)
     (VDM, Kingma et al. 2021, appendix; the integral from T_e up to the noisiest time). The integrand is steep
@@ -123,7 +120,7 @@ def top_kl(
     level = prior.schedule.level(start)
     mean, variance = level.alpha * posterior.means[0], (2 * posterior.log_stds[0]).exp()
     low, high = prior.schedule.log_snr(_NOISIEST), prior.schedule.log_snr(start)
-    total = torch.zeros(count, dtype=mean.dtype, device=mean.device)
+    total = torch.zeros(streams.rows, dtype=mean.dtype, device=mean.device)
     with torch.no_grad():
         for point in range(points):
             u = (point + 0.5) / points
@@ -131,7 +128,7 @@ def top_kl(
             now = prior.schedule.level(t)
             a, v = transition(level, now)
             marginal = a**2 * variance + v
-            z = a * mean + marginal.sqrt() * streams.normal(mean.expand(count, *mean.shape))
+            z = a * mean + marginal.sqrt() * streams.normal(mean.expand(streams.rows, *mean.shape))
             eps_p = (z - now.alpha * prior.denoise(z, t)) / now.sigma
             eps_q = now.sigma * (z - a * mean) / marginal
             total += 0.5 * (eps_p - eps_q).square().flatten(1).sum(1) * 3 * u**2 * (high - low) / points

@@ -24,8 +24,10 @@ from ..diffusion.prior import CountedPrior, DiffusionPrior, Evaluations
 from ..diffusion.schedule import Level, reverse_mean
 from ..diffusion.streams import NoiseStreams
 from ..errors import InputError
+from ..inference.linearised import exact
+from ..measurement.observation import Observation
 from .config import check_times
-from .families import FAMILIES, Step
+from .families import FAMILIES, PriorStep
 
 FORMAT = "vipaint-posterior-1"
 _TENSORS = ("means", "log_stds", "gates")
@@ -55,13 +57,13 @@ class HierarchicalPosterior:
         log_stds: ln tau, same shape.
         gates: gamma, same shape; the first is unused.
         eta: of the prior's reverse step m_p.
-        family: what the parameters mean, a name in :data:`vipaint_ops.vipaint.families.FAMILIES`.
-        components: how many posteriors these are; where several, tensors are ``[K, components, *latent_shape]``.
+        family: of the parameters, a name in :data:`vipaint_ops.vipaint.families.FAMILIES`.
+        components: number of posteriors; with several, tensors are ``[K, components, *latent_shape]``.
 
     Attributes:
-        metadata: strings that say what it was fitted to; written into the file.
+        metadata: strings that name the prior and the observation it was fitted to; written into the file.
         history: a dictionary of loss terms (nats) for every iteration of the fit.
-        evaluations: what the fit cost.
+        evaluations: cost of the fit.
     """
 
     def __init__(
@@ -105,10 +107,10 @@ class HierarchicalPosterior:
         mu, tau, gamma = (torch.stack(same, 1) for same in zip(*(part._tensors for part in parts), strict=True))
         return HierarchicalPosterior(first.times, mu, tau, gamma, first.eta, first.family, len(parts))
 
-    def walk(self, prior: CountedPrior, count: int, streams: NoiseStreams) -> Iterator[Keypoint]:
-        """Draw ``count`` latents at every keypoint, top first; differentiable in the parameters.
+    def walk(self, prior: CountedPrior, streams: NoiseStreams) -> Iterator[Keypoint]:
+        """Draw one latent a stream at every keypoint, top first; differentiable in the parameters.
 
-        Of several components every row has one, the components in turn.
+        Of several components every row has one, in turn.
         """
         family, levels = FAMILIES[self.family], [prior.schedule.level(t) for t in self.times]
         means, log_stds, gates = self._tensors
@@ -116,26 +118,26 @@ class HierarchicalPosterior:
             rows = streams.dealt(self.components)
             means, log_stds, gates = means[:, rows], log_stds[:, rows], gates[:, rows]
         mean, log_std = family.top(means[0], log_stds[0], levels)
-        mean = mean.expand(count, *self.latent_shape)
+        mean = mean.expand(streams.rows, *self.latent_shape)
         z = mean + log_std.exp() * streams.normal(mean)
         yield Keypoint(self.times[0], levels[0], z, mean, log_std, None, None, 0.0)
         for k in range(1, len(self.times)):
             above, level = levels[k - 1], levels[k]
             prediction = prior.denoise(z, self.times[k - 1])
             p_mean, p_variance = reverse_mean(z, prediction, level, above, self.eta)
-            step = Step(above, level, z, prediction, p_mean)
+            step = PriorStep(above, level, z, prediction, p_mean)
             mean, log_std = family.step(means[k], log_stds[k], gates[k], step)
             z = mean + log_std.exp() * streams.normal(mean)
             yield Keypoint(self.times[k], level, z, mean, log_std, prediction, p_mean, p_variance)
 
-    def sample(self, prior: CountedPrior, count: int, streams: NoiseStreams) -> Tensor:
-        """Draws of z at T_s, ``[count, *latent_shape]``."""
+    def sample(self, prior: CountedPrior, streams: NoiseStreams) -> Tensor:
+        """Draws of z at T_s, ``[streams.rows, *latent_shape]``."""
         with torch.no_grad():
-            *_, last = self.walk(prior, count, streams)
+            *_, last = self.walk(prior, streams)
         return last.z
 
     def expectations(self, prior: DiffusionPrior, count: int) -> list[tuple[float, Tensor]]:
-        """What the model expects of ``count`` draws at every keypoint, noisiest first (VIPaint, figure 1).
+        """The model's predictions from ``count`` draws at every keypoint, noisiest first (VIPaint, figure 1).
 
         Returns:
             The time of each keypoint with E[z_0 | z] decoded, ``[count, channels, height, width]``.
@@ -145,7 +147,7 @@ class HierarchicalPosterior:
         with torch.no_grad():
             return [
                 (keypoint.time, counted.decode(counted.denoise(keypoint.z, keypoint.time)))
-                for keypoint in here.walk(counted, count, streams)
+                for keypoint in here.walk(counted, streams)
             ]
 
     def check(self, prior: DiffusionPrior) -> None:
@@ -165,6 +167,15 @@ class HierarchicalPosterior:
                 raise InputError(
                     f"the posterior was fitted for {key} {fitted!r}, here it is {found[key]!r}: {remedy}, or fit again"
                 )
+
+    def check_observation(self, observation: Observation) -> None:
+        """Refuse an observation that this posterior was not fitted to.
+
+        Raises:
+            InputError: measurements, operator or likelihood differ.
+        """
+        if self.metadata.get("observation", observation.digest) != observation.digest:
+            raise InputError("observation is not the one that the posterior was fitted to: use that one, or fit again")
 
     def to(self, device: torch.device, dtype: torch.dtype) -> HierarchicalPosterior:
         """A copy with its tensors on ``device`` in ``dtype``; history and metadata are shared."""
@@ -225,22 +236,22 @@ class HierarchicalPosterior:
 
 
 def log_ratio(walk: list[Keypoint], data_std: float) -> Tensor:
-    """ln p - ln q of walks down the hierarchy, ``[batch]``, in nats, by what a network can say of p.
+    """ln p - ln q of walks down the hierarchy, ``[batch]``, in nats, in float64 on the CPU.
 
-    At T_e the prior is taken for N(0, alpha^2 data_std^2 + sigma^2), which the noise there makes it all but.
+    At T_e the prior is taken as N(0, alpha^2 data_std^2 + sigma^2): there is almost only noise.
     """
-    total = walk[0].z.new_zeros(len(walk[0].z), dtype=torch.float64)
+    total = torch.zeros(len(walk[0].z), dtype=torch.float64)
     for k in walk:
         level = k.level
         variance = (level.alpha * data_std) ** 2 + level.sigma**2 if k.p_mean is None else k.p_variance
         p = torch.distributions.Normal(0.0 * k.z if k.p_mean is None else k.p_mean, variance**0.5)
         q = torch.distributions.Normal(k.q_mean, k.q_log_std.exp())
-        total += (p.log_prob(k.z) - q.log_prob(k.z)).flatten(1).double().sum(1)
+        total += exact((p.log_prob(k.z) - q.log_prob(k.z)).flatten(1)).sum(1)
     return total
 
 
 def describe(prior: DiffusionPrior) -> dict[str, str]:
-    """What a posterior remembers of the prior it was fitted with."""
+    """The record of a prior in a posterior's metadata."""
     return {
         "latent_shape": json.dumps(list(prior.latent_shape)),
         "schedule": prior.schedule.description,

@@ -1,4 +1,4 @@
-"""Where a fit begins: keypoints chosen by noise level, parameters from a short guided run."""
+"""The start of a fit: keypoints chosen by noise level, parameters from a short guided run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ..diffusion.prior import CountedPrior
 from ..diffusion.schedule import Level, NoiseSchedule, reverse_mean, transition
 from ..diffusion.streams import NoiseStreams
 from ..inference.chain import end_time, guided_chain, pure_noise, start_time, time_grid
-from ..inference.corrections import GuidanceConfig
-from ..inference.particles import particle_chain, weighs_exactly
-from ..inference.progress import Callback
+from ..inference.corrections import Kalman
+from ..inference.particles import Particles, particle_chain, weighs_exactly
+from ..inference.progress import Callback, reported
 from ..measurement.observation import Observation
 from .posterior import HierarchicalPosterior
 
 GATE_RANGE = (0.05, 0.95)
 UNDECIDED = 4.5
-"""Noise-to-signal ratio sigma / (alpha data_std) above which a picture's layout is open: long steps may draw all of
-their noise afresh there."""
+"""Noise-to-signal ratio sigma / (alpha data_std) above which the layout is undecided: long steps may draw all of their
+noise afresh there."""
 
 
 def keypoint_times(schedule: NoiseSchedule, data_std: float, ratios: tuple[float, ...]) -> tuple[float, ...]:
@@ -32,15 +32,15 @@ def guided_draws(
     end: float,
     steps: int,
     streams: NoiseStreams,
-    callback: Callback | None = None,
+    callback: Callback,
 ) -> Tensor:
     """Rough draws of z_0 given y, one row a stream: Kalman guidance in few steps down to ``end``."""
     start, last = start_time(prior.schedule, prior.data_std), prior.schedule.level(end)
     undecided = last.sigma >= UNDECIDED * prior.data_std * last.alpha
-    settings = GuidanceConfig(most_fresh=1.0) if undecided else GuidanceConfig()
+    kalman = Kalman(most_fresh=1.0) if undecided else Kalman()
     z = pure_noise(prior, start, streams)
     times = time_grid(prior.schedule, start, end, steps)
-    return guided_chain(prior, observation, z, times, "kalman", settings, streams, callback=callback)
+    return guided_chain(prior, observation, z, reported(prior.schedule.reverse_steps(times), callback), kalman, streams)
 
 
 def weighed_draws(
@@ -50,20 +50,19 @@ def weighed_draws(
     steps: int,
     batch_size: int,
     seed: int,
-    callback: Callback | None = None,
+    callback: Callback,
 ) -> tuple[Tensor, str]:
-    """``count`` finished draws of z_0 given y, of even weight, and in words what made them so.
+    """``count`` finished draws of z_0 given y, of even weight, and a description of how they were weighed.
 
-    A few measurements weigh them: they are one population of particles. Of many, weights would degenerate to those of
+    A few measurements weigh them: they are one population of particles. With many, weights would degenerate to those of
     one draw; then they are guided chains, ``batch_size`` at a time.
     """
     end = end_time(prior.schedule, prior.data_std)
     if weighs_exactly(observation):
         streams, start = NoiseStreams(seed, range(count)), start_time(prior.schedule, prior.data_std)
-        z, times = pure_noise(prior, start, streams), time_grid(prior.schedule, start, end, steps)
-        draws, population = particle_chain(
-            prior, observation, z, None, times, count, GuidanceConfig(), streams, callback
-        )
+        particles = Particles(pure_noise(prior, start, streams), count)
+        times = time_grid(prior.schedule, start, end, steps)
+        draws, population = particle_chain(prior, observation, particles, times, Kalman(), streams, callback)
         return draws, str(population)
     batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
     chains = [guided_draws(prior, observation, end, steps, NoiseStreams(seed, b), callback) for b in batches]
@@ -78,7 +77,7 @@ def matched_posterior(
 
     With mean m and variance v of the draws, Var(z_t) = alpha_t^2 v + sigma_t^2, and z_s regresses on z_t
     with slope a Var(z_s) / Var(z_t). The gate is that slope over the prior's own, where v is the
-    variance of all latents; mu_i is what the mean still lacks after the gate.
+    variance of all latents; mu_i is the part of the mean that the gate leaves.
     """
     mean, variance = draws.mean(0), draws.var(0)
     prior_variance = prior.data_std**2

@@ -1,7 +1,7 @@
 """The first published setting of VIPaint, as its code ran it (arXiv 2411.18929; ImageNet-256, two keypoints).
 
-What it fits and how it refines, kept apart from the library's own objective because several of its terms are not what
-their names say. They are repeated here because the published weights were tuned to them:
+Its fit and its refinement are kept apart from the library's own objective, because several of its terms differ from
+their names. They are repeated here because the published weights were tuned to them:
 
 - **KL of means.** Every KL has its mean term as s^2 (m - m')^2 / 2 where (m - m')^2 / (2 s^2) is right, a factor s^4:
   1/80 between the keypoints, 1/5000 just above T_e. Means are hardly tied to the prior.
@@ -30,14 +30,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ...diffusion.prior import CountedPrior, DiffusionPrior
-from ...diffusion.schedule import Level, NoiseSchedule, posterior, reverse_mean, transition
+from ...diffusion.prior import CountedPrior
+from ...diffusion.schedule import Level, NoiseSchedule, reverse_kernel, reverse_mean, transition
 from ...diffusion.streams import NoiseStreams
 from ...inference.perceptual import PerceptualTerm
 from ...inference.progress import Callback, Progress
 from ...measurement.observation import Observation
 from ..config import FitConfig, RefineConfig
-from ..families import Gaussian, coupled_alpha
+from ..families import Normal, coupled_alpha
 from ..objective import BoundTerms
 from ..posterior import HierarchicalPosterior, Keypoint
 
@@ -57,8 +57,8 @@ RHO, LAST_TIME, FIRST_TIME, GRID_SIZE = 7.0, 0.999, 0.002, 1000
 class PublishedV1:
     """Start and loss of the first published setting, for :func:`~vipaint_ops.vipaint.fit.fit_posterior`."""
 
-    def __init__(self, prior: DiffusionPrior, counted: CountedPrior, observation: Observation, config: FitConfig):
-        self._prior, self._counted, self._observation, self._eta = prior, counted, observation, config.eta
+    def __init__(self, prior: CountedPrior, observation: Observation, config: FitConfig):
+        self._prior, self._observation, self._eta = prior, observation, config.eta
         self._perceptual = PerceptualTerm(observation, config.perceptual_weight, config.perceptual)
 
     def start(self, times: tuple[float, ...], seed: int, callback: Callback | None) -> HierarchicalPosterior:
@@ -74,31 +74,31 @@ class PublishedV1:
         log_stds[0] = math.log(levels[0].sigma)
         for k in range(1, len(times)):
             means[k] = levels[k].alpha * means[k] + SPREAD * levels[k].sigma * noise[k]
-            log_stds[k] = math.log(STD_SCALE * posterior(levels[k], levels[k - 1]).variance ** 0.5)
+            log_stds[k] = math.log(STD_SCALE * reverse_kernel(levels[k], levels[k - 1]).variance ** 0.5)
         return HierarchicalPosterior(times, means, log_stds, torch.full_like(means, GATE), self._eta, "coupled")
 
-    def loss(self, posterior: HierarchicalPosterior, streams: NoiseStreams) -> BoundTerms:
+    def loss(self, q: HierarchicalPosterior, streams: NoiseStreams) -> BoundTerms:
         """The three published terms with their weights, in place of those of the bound; not in nats.
 
         ``likelihood`` is 100 mean|y - A D(zh)| / (2 0.566^2), ``transitions`` beta times the hierarchical loss and
         ``top_surrogate`` beta times the loss above T_e.
         """
-        keypoints = list(posterior.walk(self._counted, streams.rows, streams))
+        keypoints = list(q.walk(self._prior, streams))
         bottom = keypoints[-1]
-        prediction = self._counted.denoise(bottom.z, bottom.time)
+        prediction = self._prior.denoise(bottom.z, bottom.time)
         transitions = bottom.z.new_zeros(streams.rows)
         for k in keypoints[1:]:
             assert k.p_mean is not None
-            transitions = transitions + published_kl(Gaussian(k.q_mean, k.q_log_std), k.p_mean, k.p_variance)
+            transitions = transitions + published_kl(Normal(k.q_mean, k.q_log_std), k.p_mean, k.p_variance)
         return BoundTerms(
-            likelihood=data_term(self._counted, self._observation, prediction, self._perceptual),
+            likelihood=data_term(self._prior, self._observation, prediction, self._perceptual),
             transitions=BETA * transitions,
             top_surrogate=BETA * self._loss_above(keypoints[0], streams),
         )
 
     def _loss_above(self, top: Keypoint, streams: NoiseStreams) -> Tensor:
         """One random step above T_e for every draw of z at T_e, ``[batch]``, weighted to stand for 1000 (1 - T_e)."""
-        schedule, level, tau = self._counted.schedule, top.level, top.q_log_std.exp()
+        schedule, level, tau = self._prior.schedule, top.level, top.q_log_std.exp()
         noise, uniform = streams.normal(top.z), torch.special.ndtr(streams.normal(top.z.flatten(1)[:, 0]))[0].item()
         times = noisier_times(schedule, level, tau)
         if len(times) < 3:
@@ -109,12 +109,12 @@ class PublishedV1:
             t, s = schedule.level(times[place]), schedule.level(times[place - 1])
             a = t.alpha / alpha_e
             z_t = a * z + (t.sigma**2 - (a * tau) ** 2).sqrt() * noise[row]
-            clean = self._counted.denoise(z_t[None], times[place])[0]
+            clean = self._prior.denoise(z_t[None], times[place])[0]
             a_te, v_te = transition(level, t)
             guess = (z_t - v_te**0.5 * (z_t - t.alpha * clean) / t.sigma) / a_te
             q_mean, q_variance = published_bridge(alpha_e, tau, s, t, z, z_t)
             p_mean, p_variance = published_bridge(torch.full_like(tau, level.alpha), level.sigma, s, t, guess, z_t)
-            losses.append(published_kl(Gaussian(q_mean[None], 0.5 * q_variance.log()), p_mean, p_variance))
+            losses.append(published_kl(Normal(q_mean[None], 0.5 * q_variance.log()), p_mean, p_variance))
         return 1000 * (1 - top.time) / 2 * torch.cat(losses)
 
 
@@ -127,7 +127,7 @@ def data_term(
     return distance if perceptual is None else distance + perceptual(picture)
 
 
-def published_kl(q: Gaussian, mean: Tensor, variance: Tensor | float) -> Tensor:
+def published_kl(q: Normal, mean: Tensor, variance: Tensor | float) -> Tensor:
     """The published "KL", a mean over dimensions, ``[batch]``: its mean term is multiplied by the variance of p."""
     ratio = (2 * q.log_std).exp() / variance
     terms = 0.5 * variance * (q.mean - mean) ** 2 + 0.5 * (ratio - ratio.log() - 1)
@@ -157,9 +157,14 @@ def noisier_times(schedule: NoiseSchedule, level: Level, tau: Tensor) -> list[fl
 
 
 def refine(
-    prior: CountedPrior, observation: Observation, z: Tensor, start: float, config: RefineConfig,
-    streams: NoiseStreams, callback: Callback,
-) -> Tensor:  # fmt: skip
+    prior: CountedPrior,
+    observation: Observation,
+    z: Tensor,
+    start: float,
+    config: RefineConfig,
+    streams: NoiseStreams,
+    callback: Callback,
+) -> Tensor:
     """Published stage 2: from z at T_s by the mean of DDIM's steps, less a step down the data term at every one.
 
     ``config.steps`` steps of equal time, 400 unit steps from 0.4. No noise is added; ``config.eta`` only lowers what

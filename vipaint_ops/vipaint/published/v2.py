@@ -1,7 +1,7 @@
 """The second published setting of VIPaint, as its code ran it (AISTATS 2026; SD3.5-large-turbo, 1024 pixels).
 
-What it fits and how it refines, kept apart from the library's own objective because several of its terms are not what
-their names say. They are repeated here because the published weights were tuned to them:
+Its fit and its refinement are kept apart from the library's own objective, because several of its terms differ from
+their names. They are repeated here because the published weights were tuned to them:
 
 - **Double sigmoid.** A known std is put through a sigmoid: z_T has std 0.731 instead of 1 (a constant KL of 0.0805 a
   dimension without gradient), and the draws between h(K) and T have 0.67 to 0.73 at noise levels of 0.75 to 1. The
@@ -29,9 +29,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ...diffusion.prior import CountedPrior, DiffusionPrior
-from ...diffusion.schedule import posterior as reverse_kernel
-from ...diffusion.schedule import reverse_mean
+from ...diffusion.prior import CountedPrior
+from ...diffusion.schedule import reverse_kernel, reverse_mean
 from ...diffusion.streams import NoiseStreams
 from ...errors import InputError
 from ...inference.perceptual import PerceptualTerm
@@ -59,7 +58,7 @@ class PublishedV2:
         InputError: the observation is not of a picture through a mask.
     """
 
-    def __init__(self, prior: DiffusionPrior, counted: CountedPrior, observation: Observation, config: FitConfig):
+    def __init__(self, prior: CountedPrior, observation: Observation, config: FitConfig):
         picture = observation.y.ndim == 4 and len(prior.latent_shape) == 3
         if not (picture and observation.operator.selects):
             raise InputError(
@@ -67,7 +66,7 @@ class PublishedV2:
                 f"{type(observation.operator).__name__} of {observation.y.ndim - 1} dimensions: "
                 "use published_v1 or the default"
             )
-        self._prior, self._counted, self._observation, self._eta = prior, counted, observation, config.eta
+        self._prior, self._observation, self._eta = prior, observation, config.eta
         self._perceptual = PerceptualTerm(observation, config.perceptual_weight, config.perceptual)
         with torch.no_grad():
             self._encoded = prior.encode(observation.operator.adjoint(observation.y))
@@ -83,16 +82,16 @@ class PublishedV2:
         raw = torch.full_like(means, RAW)
         return HierarchicalPosterior((1.0, *times), means, raw, raw.clone(), self._eta, "x0")
 
-    def loss(self, posterior: HierarchicalPosterior, streams: NoiseStreams) -> BoundTerms:
+    def loss(self, q: HierarchicalPosterior, streams: NoiseStreams) -> BoundTerms:
         """The published terms with their weights, in place of those of the bound; not in nats.
 
         ``likelihood`` holds both data terms, ``transitions`` the KLs at pure noise and between keypoints,
         ``top_surrogate`` the middle KL.
         """
-        keypoints = list(posterior.walk(self._counted, streams.rows, streams))
+        keypoints = list(q.walk(self._prior, streams))
         top, bottom = keypoints[0], keypoints[-1]
-        prediction = self._counted.denoise(bottom.z, bottom.time)
-        picture = self._counted.decode(prediction).clamp(-1, 1)
+        prediction = self._prior.denoise(bottom.z, bottom.time)
+        picture = self._prior.decode(prediction).clamp(-1, 1)
         pixels = pixel_residual(self._observation, picture).square().flatten(1).mean(1)
         weight = (bottom.level.alpha * bottom.level.sigma**2) ** 2
         latents = weight * (self._mask * (prediction - self._encoded)).square().flatten(1).mean(1)
@@ -100,20 +99,20 @@ class PublishedV2:
         return BoundTerms(
             likelihood=PIXEL_WEIGHT * pixels + LATENT_WEIGHT * latents + self._perceptual(picture),
             transitions=KL_WEIGHT * kl / prediction[0].numel(),
-            top_surrogate=MIDDLE_WEIGHT * self._middle_kl(posterior, streams),
+            top_surrogate=MIDDLE_WEIGHT * self._middle_kl(q, streams),
         )
 
-    def _middle_kl(self, posterior: HierarchicalPosterior, streams: NoiseStreams) -> Tensor:
+    def _middle_kl(self, q: HierarchicalPosterior, streams: NoiseStreams) -> Tensor:
         """Mean over nine random steps between h(K) and T of the published KL, ``[batch]``.
 
         The variances of its two Gaussians are equal, so it compares the prediction with mu / alpha_h(K) alone.
         """
-        schedule, mu = self._counted.schedule, posterior.means[1]
-        span = (1 - posterior.times[1]) / MIDDLE_STEPS
+        schedule, mu = self._prior.schedule, q.means[1]
+        span = (1 - q.times[1]) / MIDDLE_STEPS
         order = streams.normal(mu.new_empty(streams.rows, MIDDLE_STEPS - 2))[0].argsort()
         steps = sorted((order[:MIDDLE_PAIRS] + 2).tolist())
         reference = schedule.alpha(1 - span * (steps[MIDDLE_PAIRS // 2] - 1))
-        target = mu / schedule.alpha(posterior.times[1])
+        target = mu / schedule.alpha(q.times[1])
         values = []
         for step in steps[1:]:
             time = 1 - span * (step - 1)
@@ -121,7 +120,7 @@ class PublishedV2:
             mean = (t.alpha / reference * mu).expand(streams.rows, *mu.shape)
             z = mean + 1 / (1 + math.exp(-t.sigma)) * streams.normal(mean)
             kernel = reverse_kernel(s, t)
-            difference = kernel.on_z0 * (target - self._counted.denoise(z, time))
+            difference = kernel.on_z0 * (target - self._prior.denoise(z, time))
             values.append((difference**2 / (2 * kernel.variance)).flatten(1).mean(1))
         return torch.stack(values).mean(0)
 
@@ -132,9 +131,14 @@ def pixel_residual(observation: Observation, picture: Tensor) -> Tensor:
 
 
 def refine(
-    prior: CountedPrior, observation: Observation, z: Tensor, start: float, config: RefineConfig,
-    streams: NoiseStreams, callback: Callback,
-) -> Tensor:  # fmt: skip
+    prior: CountedPrior,
+    observation: Observation,
+    z: Tensor,
+    start: float,
+    config: RefineConfig,
+    streams: NoiseStreams,
+    callback: Callback,
+) -> Tensor:
     """Published stage 2: at every step z moves down 20 times the L1 distance, then takes an ancestral step from there.
 
     ``config.steps`` steps of equal time from T_s to :data:`LAST_TIME`, each with a second prediction at the moved z,

@@ -1,0 +1,60 @@
+"""Fields of configurations that carry their range, and one check of all of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers from ``low`` to ``high``: without ``low`` itself if ``open``, integers only if ``whole``."""
+
+    low: float
+    high: float = math.inf
+    open: bool = False
+    whole: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open else value >= self.low
+        return math.isfinite(value) and above and value <= self.high
+
+    def __str__(self) -> str:
+        if self.open and self.low == 0 and self.high == math.inf:
+            return "positive"
+        lower = f"{'above' if self.open else 'at least'} {self.low:g}"
+        return lower if self.high == math.inf else f"{lower} and at most {self.high:g}"
+
+
+def number(default: float, low: float, high: float = math.inf, *, open: bool = False) -> Any:
+    """A field that holds a number of a :class:`Range`, an integer where ``default`` is one."""
+    return field(default=default, metadata={"range": Range(low, high, open, isinstance(default, int))})
+
+
+class Settings:
+    """Base of configurations: every :func:`number` is checked when one is made.
+
+    Raises:
+        InputError: a value is not a number, not an integer where the default is one, not finite, or outside its range.
+    """
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):  # type: ignore[arg-type]
+            if "range" in setting.metadata:
+                check_number(setting.name, getattr(self, setting.name), setting.metadata["range"])
+
+
+def check_number(name: str, value: Any, allowed: Range) -> None:
+    """Refuse a value of ``name`` that is not a number of the ``allowed`` range.
+
+    Raises:
+        InputError: see above.
+    """
+    kind = int if allowed.whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise InputError(f"{name} is {value!r}; it must be {'an integer' if allowed.whole else 'a number'}")
+    if value not in allowed:
+        raise InputError(f"{name} is {value}; it must be {allowed}")
