@@ -5,7 +5,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from vipaint_ops import HierarchicalPosterior, NoiseSchedule, Observation, operators
 from vipaint_ops.diffusion.prior import CountedPrior
-from vipaint_ops.diffusion.schedule import Level, posterior
+from vipaint_ops.diffusion.schedule import Level, reverse_kernel
 from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.vipaint.objective import bound_terms
@@ -59,7 +59,7 @@ def prediction_map(prior: GaussianMixturePrior, level: Level) -> tuple[torch.Ten
 
 def step_map(prior: GaussianMixturePrior, s: Level, t: Level, eta: float) -> tuple[torch.Tensor, torch.Tensor, float]:
     """p(z_s | z_t) = N(matrix z_t + offset, variance): the DDIM step, linear in z_t and in the prediction."""
-    variance = eta**2 * posterior(s, t).variance
+    variance = eta**2 * reverse_kernel(s, t).variance
     on_z = (s.sigma**2 - variance) ** 0.5 / t.sigma
     on_z0 = s.alpha - on_z * t.alpha
     matrix, offset = prediction_map(prior, t)
@@ -93,6 +93,6 @@ def exact_top_kl(prior: GaussianMixturePrior, q: HierarchicalPosterior) -> torch
 def bound(prior: GaussianMixturePrior, observation: Observation, q: HierarchicalPosterior, count: int):
     """The bound with its top KL exact, over the same ``count`` draws at every call, and its standard error."""
     with torch.no_grad():
-        terms = bound_terms(CountedPrior(prior), observation, q, count, NoiseStreams(0, range(count)))
+        terms = bound_terms(CountedPrior(prior), observation, q, NoiseStreams(0, range(count)))
     draws = -(terms.likelihood + terms.transitions)
     return draws.mean() - exact_top_kl(prior, q), draws.std() / count**0.5

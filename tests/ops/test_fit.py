@@ -10,7 +10,7 @@ from torch import nn
 from benchmarks.problems import inpainting_problem, power_law_prior
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, bound, draw, gaussian
 from vipaint_ops import FitConfig, InputError, NoiseSchedule, Observation, fit_posterior, operators
-from vipaint_ops.inference.corrections import GuidanceConfig
+from vipaint_ops.inference.corrections import Kalman
 
 SHORT = FitConfig(iterations=12, samples=2, start_chains=3, start_steps=3)
 both_schedules = pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
@@ -259,7 +259,7 @@ def test_the_recorded_bound_is_an_estimate_of_the_bound():
 @pytest.mark.parametrize("keypoints", [(0.7,), (0.7, 0.5), (0.8, 0.7, 0.5)])
 def test_evaluations_are_counted_by_the_row(keypoints):
     """The start: Kalman steps and a prediction a keypoint. An iteration: a prediction a walk and keypoint."""
-    prior, guided, points = gaussian(), GuidanceConfig(), 8
+    prior, guided, points = gaussian(), Kalman(), 8
     config = replace(SHORT, keypoints=keypoints, bound_every=6)
     cost = fit(prior, observe(prior), config).evaluations
     start, walks = config.start_chains * config.start_steps, config.iterations * config.samples * len(keypoints)

@@ -6,7 +6,7 @@ import torch
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
 from vipaint_ops import Observation, operators
 from vipaint_ops.diffusion.prior import CountedPrior
-from vipaint_ops.diffusion.schedule import reverse_mean
+from vipaint_ops.diffusion.schedule import ReverseStep, reverse_mean
 from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.samplers import DPSConfig, PSLDConfig, ReSampleConfig, dps, psld
 from vipaint_ops.samplers.gradient_step import gradient_step, in_units_of, relative_length, residual_norm
@@ -26,7 +26,7 @@ def test_it_is_a_reverse_step_less_the_gradient_at_the_noisy_latent(schedule):
     v = z.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(prior.denoise(v, times)).sum(), v)
     counted = CountedPrior(prior)
-    found = gradient_step(counted, z, t, below, loss, 0.3, NoiseStreams(0, range(3)))
+    found = gradient_step(counted, z, ReverseStep(t, level, below), loss, 0.3, NoiseStreams(0, range(3)))
     expected, _ = reverse_mean(z, prior.denoise(z, times), below, level, eta=0.0)
     torch.testing.assert_close(found, expected - 0.3 * in_units_of(counted, below, level) * gradient)
 

@@ -5,14 +5,13 @@ import torch
 from torch.distributions import StudentT as TorchStudentT
 
 from benchmarks.problems import power_law_prior
-from tests.ops.test_guidance import SIZE, BentPrior, draw, gaussian, observe, streams
+from tests.ops.test_corrections import SIZE, BentPrior, corrected, draw, gaussian, observe, streams
 from vipaint_ops import FitConfig, NoiseSchedule, Observation, RefineConfig, fit_posterior, operators, sample_posterior
 from vipaint_ops.diffusion.prior import CountedPrior
-from vipaint_ops.diffusion.schedule import CLEAN
 from vipaint_ops.errors import InputError
 from vipaint_ops.evaluation.degrade import degrade
 from vipaint_ops.images.pictures import pad_observation
-from vipaint_ops.inference.corrections import CORRECTIONS, GuidanceConfig, root_weights
+from vipaint_ops.inference.corrections import CORRECTIONS, DPS, Kalman, root_weights
 from vipaint_ops.measurement.likelihood import Gaussian, StudentT
 from vipaint_ops.samplers import KalmanConfig, kalman
 
@@ -69,18 +68,18 @@ def test_an_uncertain_prediction_trusts_every_measurement_more():
     assert (certain < uncertain).all() and (certain[1:] < certain[:-1]).all()
 
 
-@pytest.mark.parametrize("name", ["dps", "kalman"])
-def test_a_correction_equals_the_gaussian_one_of_whitened_measurements(name):
+@pytest.mark.parametrize("correction", [DPS(), Kalman(spread_iterations=0, solver_iterations=4)], ids=["dps", "kalman"])
+def test_a_correction_equals_the_gaussian_one_of_whitened_measurements(correction):
     """Rows of y and A times sqrt(w) have Gaussian noise of noise_std."""
     prior, z, t = gaussian(kind=BentPrior), draw(1, 2, 2, 3, seed=6), 0.3
-    observation, settings = robust(observe("matrix")), GuidanceConfig(spread_iterations=0, solver_iterations=4)
-    guided = CORRECTIONS[name](CountedPrior(prior), observation, z, t, CLEAN, streams(1), settings)
+    observation = robust(observe("matrix"))
+    guided = corrected(correction, prior, observation, z, t)
     picture = prior.decode(guided.prediction)
     level = prior.schedule.level(t)
     root = root_weights(CountedPrior(prior), observation, guided.prediction, picture, level, streams(1))
     matrix = torch.diag(root[0]) @ draw(5, SIZE, seed=5)
     whitened = Observation(root * observation.y, operators.Linear(matrix, (2, 2, 3)), observation.noise_std)
-    expected = CORRECTIONS[name](CountedPrior(prior), whitened, z, t, CLEAN, streams(1), settings)
+    expected = corrected(correction, prior, whitened, z, t)
     torch.testing.assert_close(guided.z0, expected.z0, rtol=1e-6, atol=1e-8)
 
 
@@ -89,12 +88,11 @@ def test_a_robust_correction_does_not_depend_on_the_batch_and_leaves_no_graph(na
     from vipaint_ops.diffusion.streams import NoiseStreams
 
     prior, observation, z = gaussian(kind=BentPrior), robust(observe("hole")), draw(3, 2, 2, 3, seed=6)
-    together = CORRECTIONS[name](CountedPrior(prior), observation, z, 0.4, CLEAN, streams(3), GuidanceConfig())
+    together = corrected(CORRECTIONS[name], prior, observation, z)
     assert not together.z0.requires_grad
     for row in range(3):
-        alone = CORRECTIONS[name](
-            CountedPrior(prior), observation, z[row : row + 1], 0.4, CLEAN, NoiseStreams(0, [row]), GuidanceConfig()
-        )
+        one, noise = z[row : row + 1], NoiseStreams(0, [row])
+        alone = corrected(CORRECTIONS[name], prior, observation, one, noise=noise)
         torch.testing.assert_close(alone.z0[0], together.z0[row])
 
 

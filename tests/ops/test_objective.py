@@ -45,7 +45,7 @@ def observe(kind: str) -> Observation:
 
 
 def terms_of(prior, observation, q, count: int, seed: int = 0):
-    return bound_terms(CountedPrior(prior), observation, q, count, NoiseStreams(seed, range(count)))
+    return bound_terms(CountedPrior(prior), observation, q, NoiseStreams(seed, range(count)))
 
 
 def measurement(prior: GaussianMixturePrior, observation: Observation, time: float):
@@ -104,7 +104,7 @@ def exact_hierarchy(prior: GaussianMixturePrior, observation: Observation, eta: 
 def test_transitions_are_the_divergences_of_torch(schedule, eta):
     prior, q = gaussian(schedule), hierarchy(eta=eta)
     terms = terms_of(prior, observe("hole"), q, 20)
-    keypoints = list(q.walk(CountedPrior(prior), 20, NoiseStreams(0, range(20))))
+    keypoints = list(q.walk(CountedPrior(prior), NoiseStreams(0, range(20))))
     expected = sum(
         kl_divergence(Normal(k.q_mean, k.q_log_std.exp()), Normal(k.p_mean, k.p_variance**0.5)).flatten(1).sum(1)
         for k in keypoints[1:]
@@ -134,7 +134,7 @@ def test_expected_transitions_are_their_closed_form(schedule, eta):
 @both_observations
 def test_likelihood_is_the_normal_density_with_the_open_variance(schedule, kind):
     prior, q, observation = gaussian(schedule), hierarchy(), observe(kind)
-    *_, bottom = q.walk(CountedPrior(prior), 20, NoiseStreams(0, range(20)))
+    *_, bottom = q.walk(CountedPrior(prior), NoiseStreams(0, range(20)))
     matrix, offset, variance, y = measurement(prior, observation, TIMES[-1])
     expected = Normal(bottom.z.flatten(1) @ matrix.T + offset, variance.sqrt()).log_prob(y).sum(1)
     torch.testing.assert_close(terms_of(prior, observation, q, 20).likelihood, -expected)
@@ -164,14 +164,14 @@ def test_the_value_of_the_top_is_the_divergence_of_two_gaussians(schedule, seed)
     prior, q = gaussian(schedule), hierarchy(seed)
     exact = exact_top_kl(prior, q)
     for points, count in ((8, 2000), (100, 200)):
-        value = top_kl(CountedPrior(prior), q, count, NoiseStreams(0, range(count)), points)
+        value = top_kl(CountedPrior(prior), q, NoiseStreams(0, range(count)), points)
         assert (value.mean() - exact).abs() < 0.01 * exact + 5 * value.std() / count**0.5 < 0.1 * exact
 
 
 def test_the_top_may_be_pure_noise():
     """At time 1 a flow has no signal left: the divergence is that of q(z_1) from standard noise."""
     q = hierarchy(times=(1.0, 0.6))
-    value = top_kl(CountedPrior(gaussian(FLOW)), q, 2, NoiseStreams(0, range(2))).mean()
+    value = top_kl(CountedPrior(gaussian(FLOW)), q, NoiseStreams(0, range(2))).mean()
     torch.testing.assert_close(value, exact_top_kl(gaussian(FLOW), q), rtol=1e-3, atol=0)
 
 

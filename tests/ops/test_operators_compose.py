@@ -148,7 +148,7 @@ def test_methods_for_masks_take_a_padded_mask_for_one_with_a_hidden_border():
     for observation in (padded, hidden):
         generator = torch.Generator().manual_seed(0)
         sampled.append(samplers.blended(prior, observation, 2, config, generator=generator).latents)
-        recipes.append(PublishedV2(prior, CountedPrior(prior), observation, FitConfig.published_v2()))
+        recipes.append(PublishedV2(CountedPrior(prior), observation, FitConfig.published_v2()))
     assert torch.equal(*sampled)
     starts = [recipe.start((0.5, 0.25), 0, None).means for recipe in recipes]
     assert torch.equal(*starts)
@@ -161,7 +161,7 @@ def test_methods_for_masks_refuse_everything_else(operator):
     with pytest.raises(InputError, match="Inpainting"):
         samplers.blended(prior, observation, 1, generator=torch.Generator())
     with pytest.raises(InputError, match="with a mask"):
-        PublishedV2(prior, CountedPrior(prior), observation, FitConfig.published_v2())
+        PublishedV2(CountedPrior(prior), observation, FitConfig.published_v2())
 
 
 def test_a_measured_size_that_cannot_be_is_refused_before_padding():

@@ -10,9 +10,10 @@ from benchmarks.problems import mixture_problem
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw
 from vipaint_ops import FitConfig, InputError, Observation, RefineConfig, fit_posterior, operators, sample_posterior
 from vipaint_ops.diffusion.prior import CountedPrior
+from vipaint_ops.diffusion.schedule import ReverseStep
 from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.evaluation.metrics import sliced_wasserstein
-from vipaint_ops.inference.corrections import GuidanceConfig
+from vipaint_ops.inference.corrections import Kalman
 from vipaint_ops.inference.particles import LEAST_EFFECTIVE, effective_share, systematic, tempered
 from vipaint_ops.inference.twist import FEW, ExactTwist
 from vipaint_ops.measurement.likelihood import StudentT
@@ -39,8 +40,9 @@ def observe(noise_std: float = 0.2) -> Observation:
     return Observation(draw(1, MEASURED, seed=3), operators.Linear(draw(MEASURED, SIZE, seed=4)), noise_std)
 
 
-def twist(prior, z, t: float, seed: int = 0) -> ExactTwist:
-    return ExactTwist(CountedPrior(prior), observe(), z, t, GuidanceConfig(), NoiseStreams(seed, range(len(z))))
+def twist(prior, z, t: float, below: float = 0.1) -> ExactTwist:
+    step = ReverseStep(t, prior.schedule.level(t), prior.schedule.level(below))
+    return ExactTwist(CountedPrior(prior), observe(), z, step, Kalman(), NoiseStreams(0, range(len(z))))
 
 
 @both_schedules
@@ -57,11 +59,11 @@ def test_the_evidence_of_a_latent_is_that_of_gaussian_conditioning(schedule):
 @both_schedules
 @pytest.mark.parametrize("below", [0.45, 0.1])
 def test_weights_are_even_on_an_isotropic_gaussian(schedule, below):
-    """What was foreseen of a step comes true, however long the step."""
+    """The predicted evidence of a step is the evidence after it, for steps of every length."""
     prior, z = gaussian(schedule, isotropic=True), draw(5, SIZE, seed=5)
     rows = torch.tensor([0, 0, 3, 2, 4])
-    z_s, foreseen = twist(prior, z, 0.5).step(rows, schedule.level(below))
-    torch.testing.assert_close(twist(prior, z_s, below).log_likelihood, foreseen, rtol=1e-7, atol=1e-7)
+    z_s, predicted = twist(prior, z, 0.5, below).move(rows)
+    torch.testing.assert_close(twist(prior, z_s, below).log_likelihood, predicted, rtol=1e-7, atol=1e-7)
 
 
 @both_schedules
@@ -69,7 +71,7 @@ def test_a_step_has_the_moments_of_the_conditioned_reverse_step(schedule):
     """In the directions that are measured."""
     prior, count = gaussian(schedule, isotropic=True), 4000
     z, s, t = draw(1, SIZE, seed=5), schedule.level(0.3), schedule.level(0.5)
-    moved, _ = twist(prior, z.expand(count, SIZE), 0.5).step(torch.arange(count), s)
+    moved, _ = twist(prior, z.expand(count, SIZE), 0.5, 0.3).move(torch.arange(count))
     # z_s given z_t and y, with everything jointly Gaussian: z_t = a z_s + noise is one more measurement of z_s
     a, v = t.alpha / s.alpha, t.sigma**2 - (t.alpha / s.alpha * s.sigma) ** 2
     mean, variance = s.alpha * prior.means[0], s.alpha**2 * 0.7 + s.sigma**2
@@ -149,7 +151,7 @@ def test_the_walk_is_weighed_by_prior_over_proposal():
     prior = GaussianMixturePrior(one, torch.zeros(1, SIZE, dtype=DOUBLE), torch.eye(SIZE, dtype=DOUBLE)[None], VP)
     means, log_stds, gates = draw(2, SIZE, seed=8), draw(2, SIZE, seed=9) / 4 - 0.3, draw(2, SIZE, seed=10)
     q, count = HierarchicalPosterior((0.8, 0.5), means, log_stds, gates), 20000
-    walk = list(q.walk(CountedPrior(prior), count, NoiseStreams(0, range(count))))
+    walk = list(q.walk(CountedPrior(prior), NoiseStreams(0, range(count))))
     ratio = log_ratio(walk, prior.data_std)
     top = gaussian_kl((walk[0].level.alpha * means[0])[None], log_stds[0], 0.0, 1.0)
     steps = gaussian_kl(walk[1].q_mean, walk[1].q_log_std, walk[1].p_mean, walk[1].p_variance)

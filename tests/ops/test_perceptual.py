@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.ops.conftest import SmallFit
-from tests.ops.test_guidance import BentPrior, draw, streams
+from tests.ops.test_corrections import BentPrior, draw, streams
 from vipaint_ops import FitConfig, NoiseSchedule, Observation, RefineConfig, fit_posterior, operators, sample_posterior
 from vipaint_ops.diffusion.prior import CountedPrior
 from vipaint_ops.diffusion.schedule import Level

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian, walk_moments
 from vipaint_ops import HierarchicalPosterior, InputError
 from vipaint_ops.diffusion.prior import CountedPrior, Evaluations
-from vipaint_ops.diffusion.schedule import posterior as reverse_kernel
+from vipaint_ops.diffusion.schedule import reverse_kernel
 from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.vipaint.config import check_times
 from vipaint_ops.vipaint.posterior import describe
@@ -42,7 +42,7 @@ def saved(tmp_path, **changes):
 @pytest.mark.parametrize("eta", [1.0, 0.5, 0.0])
 def test_a_walk_has_the_moments_of_the_law_it_is_defined_by(schedule, eta):
     prior, q, count = gaussian(schedule), hierarchy(eta=eta), 8000
-    keypoints = list(q.walk(CountedPrior(prior), count, NoiseStreams(0, range(count))))
+    keypoints = list(q.walk(CountedPrior(prior), NoiseStreams(0, range(count))))
     assert [k.time for k in keypoints] == list(TIMES)
     for keypoint, (mean, covariance) in zip(keypoints, walk_moments(prior, q), strict=True):
         deviation = keypoint.z.flatten(1) - mean
@@ -60,7 +60,7 @@ def test_an_open_gate_with_the_priors_own_variance_is_the_prior(schedule):
     for k in (1, 2):
         levels = schedule.level(TIMES[k]), schedule.level(TIMES[k - 1])
         q.log_stds[k] = 0.5 * torch.tensor(reverse_kernel(*levels).variance).log()
-    keypoints = list(q.walk(CountedPrior(prior), count, streams))
+    keypoints = list(q.walk(CountedPrior(prior), streams))
     for keypoint in keypoints[1:]:
         torch.testing.assert_close(keypoint.q_mean, keypoint.p_mean)
         assert keypoint.q_log_std.exp().square().flatten().tolist() == pytest.approx([keypoint.p_variance] * SIZE)
@@ -69,7 +69,7 @@ def test_an_open_gate_with_the_priors_own_variance_is_the_prior(schedule):
 def test_a_shut_gate_forgets_the_keypoint_above():
     q = hierarchy()
     q.gates.fill_(-80.0)
-    keypoints = list(q.walk(CountedPrior(gaussian()), 3, NoiseStreams(0, range(3))))
+    keypoints = list(q.walk(CountedPrior(gaussian()), NoiseStreams(0, range(3))))
     for k, keypoint in enumerate(keypoints):
         torch.testing.assert_close(keypoint.q_mean, (keypoint.level.alpha * q.means[k]).expand(3, *SHAPE))
 
@@ -84,7 +84,7 @@ def test_sample_k_alone_is_sample_k_of_a_batch():
 def test_a_sample_is_the_end_of_a_walk_without_a_graph():
     prior, q = CountedPrior(gaussian()), hierarchy()
     q.means.requires_grad_()
-    *_, last = q.walk(prior, 4, NoiseStreams(1, range(4)))
+    *_, last = q.walk(prior, NoiseStreams(1, range(4)))
     sample = q.sample(prior, 4, NoiseStreams(1, range(4)))
     assert last.z.requires_grad and not sample.requires_grad
     assert torch.equal(sample, last.z)

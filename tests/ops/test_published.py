@@ -16,12 +16,12 @@ from vipaint_ops import (
     sample_posterior,
 )
 from vipaint_ops.diffusion.prior import CountedPrior, Evaluations
-from vipaint_ops.diffusion.schedule import bridge, posterior, reverse_mean
+from vipaint_ops.diffusion.schedule import bridge, reverse_kernel, reverse_mean
 from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.errors import InputError
 from vipaint_ops.operators import Inpainting, Linear
 from vipaint_ops.priors.analytic import GaussianMixturePrior
-from vipaint_ops.vipaint.families import Gaussian, coupled_alpha
+from vipaint_ops.vipaint.families import Normal, coupled_alpha
 from vipaint_ops.vipaint.fit import RECIPES
 from vipaint_ops.vipaint.objective import gaussian_kl
 from vipaint_ops.vipaint.published import v1 as published_v1
@@ -103,7 +103,7 @@ def test_v1_ties_means_to_the_prior_by_s4_too_little(schedule, factor, std):
     _, variance = reverse_mean(zero, zero, level, above, FitConfig.published_v1().eta)
     assert variance**0.5 == pytest.approx(std, abs=1e-3)
     means, log_stds = torch.randn(2, 3, generator=seeded(), dtype=torch.float64), zero[0] - 0.7
-    published = published_v1.published_kl(Gaussian(means, log_stds), zero, variance)
+    published = published_v1.published_kl(Normal(means, log_stds), zero, variance)
     right = gaussian_kl(means, log_stds, zero, variance) / 3
     same = gaussian_kl(zero, log_stds, zero, variance) / 3
     torch.testing.assert_close((published - same) / (right - same), torch.full_like(same, variance**2))
@@ -137,7 +137,7 @@ def test_v1_start_by_hand():
     assert start.family == "coupled"
     above, level = IMAGENET.level(0.55), IMAGENET.level(0.4)
     torch.testing.assert_close(start.log_stds[0].exp(), torch.full_like(start.gates[0], above.sigma))
-    own = 0.7 * posterior(level, above).variance ** 0.5
+    own = 0.7 * reverse_kernel(level, above).variance ** 0.5
     torch.testing.assert_close(start.log_stds[1].exp(), torch.full_like(start.gates[0], own))
     assert (start.gates == 5).all()
     starts = torch.stack([made.start((0.55, 0.4), seed, None).means for seed in range(500)])
@@ -170,7 +170,7 @@ def test_v2_walk_is_the_shifted_reverse_step():
     prior = smooth_prior(SD3)
     _, start, counted = recipe(published_v2.PublishedV2, "published_v2", prior)
     assert start.family == "x0"
-    keypoints = list(start.walk(counted, 4000, NoiseStreams(7, range(4000))))
+    keypoints = list(start.walk(counted, NoiseStreams(7, range(4000))))
     top, first = keypoints[0], keypoints[1]
     assert top.q_mean.abs().max() == 0
     assert top.z.std().item() == pytest.approx(1 / (1 + math.exp(-1)), rel=0.01)
@@ -211,7 +211,7 @@ def test_v2_latent_term_has_the_published_weight():
     made, start, counted = recipe(published_v2.PublishedV2, "published_v2", prior)
     with torch.no_grad():
         likelihood = made.loss(start, NoiseStreams(5, range(1))).likelihood
-        bottom = list(start.walk(counted, 1, NoiseStreams(5, range(1))))[-1]
+        bottom = list(start.walk(counted, NoiseStreams(5, range(1))))[-1]
         prediction = counted.denoise(bottom.z, bottom.time)
     observation = half_seen(prior)
     error, raw = (observation.residual(x).square().mean() for x in (prediction.clamp(-1, 1), prediction))
@@ -224,7 +224,7 @@ def test_v2_latent_term_has_the_published_weight():
 def test_fit_lowers_its_own_loss(preset, schedule):
     prior, observation, fitted = fit(preset, schedule)
     _, _, start = fit(preset, schedule, iterations=0)
-    made = RECIPES[preset](prior, CountedPrior(prior), observation, FitConfig(objective=preset))
+    made = RECIPES[preset](CountedPrior(prior), observation, FitConfig(objective=preset))
     with torch.no_grad():
         before, after = (made.loss(p, NoiseStreams(5, range(256))).loss.item() for p in (start, fitted))
     assert after < 0.97 * before
@@ -259,14 +259,14 @@ def test_refinement_lowers_the_misfit_of_the_observation(preset):
     config = getattr(RefineConfig, preset)()
     result = sample_posterior(prior, observation, fitted, 16, config, generator=seeded())
     counted = CountedPrior(prior)
-    z = fitted.sample(counted, 16, NoiseStreams(0, range(16)))
+    z = fitted.sample(counted, NoiseStreams(0, range(16)))
     before = observation.residual(counted.denoise(z, fitted.times[-1])).abs().mean()
     assert observation.residual(result.images).abs().mean() < 0.3 * before
 
 
 def test_v1_adds_no_noise_below_the_last_keypoint():
     prior = smooth_prior(IMAGENET)
-    config = RefineConfig(guidance="published_v1", steps=5, eta=0.2)
+    config = RefineConfig(chain="published_v1", steps=5, eta=0.2)
     z = torch.randn(2, 1, SIDE, SIDE, generator=seeded(), dtype=torch.float64)
     one, two = (
         published_v1.refine(CountedPrior(prior), half_seen(prior), z, 0.4, config, NoiseStreams(s, range(2)), print)
@@ -280,7 +280,7 @@ def test_same_seed_same_fit_and_sample_k_alone(preset, tmp_path):
     prior, observation, fitted = fit(preset, iterations=3)
     _, _, again = fit(preset, iterations=3)
     assert torch.equal(fitted.means, again.means) and torch.equal(fitted.log_stds, again.log_stds)
-    config = RefineConfig(guidance=preset, steps=4)
+    config = RefineConfig(chain=preset, steps=4)
     batch = sample_posterior(prior, observation, fitted, 3, config, generator=seeded())
     alone = sample_posterior(prior, observation, again, 1, config, generator=seeded(), first=2)
     torch.testing.assert_close(alone.latents[0], batch.latents[2])
@@ -293,7 +293,7 @@ def test_file_keeps_the_family(preset, family, tmp_path):
     loaded = HierarchicalPosterior.load(tmp_path / "fit.safetensors")
     assert (loaded.family, loaded.metadata) == (family, fitted.metadata)
     assert loaded.to(prior.device, prior.dtype).family == family
-    config = RefineConfig(guidance=preset, steps=3)
+    config = RefineConfig(chain=preset, steps=3)
     first, second = (
         sample_posterior(prior, observation, p, 1, config, generator=seeded()).latents for p in (fitted, loaded)
     )
@@ -318,7 +318,7 @@ def test_bad_names_and_observations_are_refused():
     with pytest.raises(InputError, match="objective is 'elbo'; choose one of bound, published_v1, published_v2"):
         FitConfig(objective="elbo")
     with pytest.raises(InputError, match="guidance is 'magic'; choose one of dps"):
-        RefineConfig(guidance="magic")
+        RefineConfig(chain="magic")
     with pytest.raises(InputError, match="steps is 0"):
         RefineConfig(steps=0)
     prior = smooth_prior(IMAGENET)

@@ -9,11 +9,11 @@ from benchmarks.problems import inpainting_problem, power_law_prior
 from tests.ops.gaussian_chain import FLOW, VP, gaussian, partly_seen, unfitted
 from vipaint_ops import FitConfig, InputError, RefineConfig, fit_posterior, sample_posterior
 from vipaint_ops.inference.chain import end_time, time_grid
-from vipaint_ops.inference.corrections import GuidanceConfig
+from vipaint_ops.inference.corrections import CORRECTIONS, Kalman
 
 SHAPE, SIZE = (2, 4), 8
 SHORT = RefineConfig(steps=3)
-every_guidance = pytest.mark.parametrize("guidance", ["kalman", "pseudo_inverse", "dps"])
+every_guidance = pytest.mark.parametrize("guidance", CORRECTIONS.values(), ids=CORRECTIONS)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -90,7 +90,7 @@ def test_without_noise_the_chain_is_a_function_of_its_start():
     prior = gaussian()
     posterior = unfitted(prior)
     posterior.log_stds.fill_(-40.0)
-    config = RefineConfig(eta=0.0, steps=3, settings=GuidanceConfig(spread_iterations=0))
+    config = RefineConfig(eta=0.0, steps=3, guidance=Kalman(spread_iterations=0))
     samples = sample(prior, 3, config, posterior=posterior).latents
     torch.testing.assert_close(samples, samples[:1].expand(3, *SHAPE))
 
@@ -98,10 +98,10 @@ def test_without_noise_the_chain_is_a_function_of_its_start():
 @pytest.mark.parametrize("steps", [1, 4])
 def test_the_cost_is_that_of_the_steps(steps):
     """Two products more for a spread, at the noise levels that have one."""
-    prior, settings, count = gaussian(), GuidanceConfig(solver_iterations=3, spread_iterations=2), 5
+    prior, settings, count = gaussian(), Kalman(solver_iterations=3, spread_iterations=2), 5
     times = time_grid(prior.schedule, 0.5, end_time(prior.schedule, prior.data_std), steps)
     spread = sum(t > prior.schedule.time_at_ratio(settings.spread_above * prior.data_std) for t in times)
-    result = sample(prior, count, RefineConfig(steps=steps, settings=settings))
+    result = sample(prior, count, RefineConfig(steps=steps, guidance=settings))
     walk = len(unfitted(prior).times) - 1
     assert result.evaluations.denoiser_forward == count * (walk + steps)
     assert result.evaluations.denoiser_backward == count * (3 * steps + 2 * spread)

@@ -7,7 +7,7 @@ import torch
 
 from tests.ops.gaussian_chain import DOUBLE, VP, draw, gaussian
 from vipaint_ops import InputError, Observation, operators
-from vipaint_ops.diffusion.schedule import posterior
+from vipaint_ops.diffusion.schedule import reverse_kernel
 from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.samplers import ReSampleConfig, resample
 from vipaint_ops.samplers.resample import consistent, stochastic_resample
@@ -45,7 +45,7 @@ def test_the_way_back_is_the_product_of_two_gaussians(gamma):
     s, t = VP.level(0.4), VP.level(0.5)
     z0, z = draw(1, *SHAPE, seed=1), draw(1, *SHAPE, seed=2)
     still = SimpleNamespace(normal=torch.zeros_like)
-    v = gamma * posterior(s, t).variance
+    v = gamma * reverse_kernel(s, t).variance
     precision = 1 / v + 1 / s.sigma**2
     mean = (z / v + s.alpha * z0 / s.sigma**2) / precision
     # The chain's place has the variance v, what the optimisation found that of the noise level.

@@ -7,7 +7,7 @@ import torch
 
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
 from vipaint_ops import InputError, Observation, operators, samplers
-from vipaint_ops.inference.corrections import GuidanceConfig
+from vipaint_ops.inference.corrections import Kalman
 from vipaint_ops.measurement.likelihood import StudentT
 from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.samplers import (
@@ -75,8 +75,8 @@ def test_kalman_samples_a_gaussian_posterior_exactly(schedule, kind):
     prior, observation, count = prior_of(schedule), observe(), 500
     if kind == "matrix":
         observation = Observation(draw(1, 5, seed=5), operators.Linear(draw(5, SIZE, seed=6), SHAPE), 0.3)
-    settings = GuidanceConfig(solver_iterations=SIZE, spread_iterations=SIZE, spread_above=0.0)
-    result = sample("kalman", prior, count, observation=observation, steps=12, batch_size=count, settings=settings)
+    settings = Kalman(solver_iterations=SIZE, spread_iterations=SIZE, spread_above=0.0)
+    result = sample("kalman", prior, count, observation=observation, steps=12, batch_size=count, correction=settings)
     mean, covariance = prior.posterior(observation).moments()
     deviation = result.latents.flatten(1) - mean
     assert (deviation.mean(0).abs() < 5 * (covariance.diagonal() / count).sqrt()).all()

@@ -15,7 +15,7 @@ from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw, gaussian
 from tests.ops.test_samplers import ALL
 from vipaint_ops import Observation, operators, samplers
 from vipaint_ops.inference.chain import end_time, start_time, time_grid
-from vipaint_ops.inference.corrections import GuidanceConfig
+from vipaint_ops.inference.corrections import Kalman
 from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.samplers import (
     BlendedConfig,
@@ -33,10 +33,10 @@ from vipaint_ops.samplers import (
 
 SHAPE, COUNT, NOISE_STD = (1, 4, 4), 80, 0.3
 MASK = (torch.arange(16).view(4, 4) % 4 < 2).to(DOUBLE)
-FULL_RANK = GuidanceConfig(solver_iterations=16, spread_iterations=16, spread_above=0.0)
+FULL_RANK = Kalman(solver_iterations=16, spread_iterations=16, spread_above=0.0)
 FINE = tuple(time_grid(VP, start_time(VP, 1.0), end_time(VP, 1.0), 60))
 METHODS = {
-    "kalman": (samplers.kalman, KalmanConfig(steps=10, settings=FULL_RANK, batch_size=COUNT)),
+    "kalman": (samplers.kalman, KalmanConfig(steps=10, correction=FULL_RANK, batch_size=COUNT)),
     "pigdm": (samplers.pigdm, PiGDMConfig(times=FINE, batch_size=COUNT)),
     "dps": (samplers.dps, DPSConfig(steps=40, batch_size=COUNT)),
     "dps, longer steps": (samplers.dps, DPSConfig(steps=40, scale=2.0, batch_size=COUNT)),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipaint_ops.diffusion.schedule import CLEAN, Level, NoiseSchedule, bridge, posterior, reverse_mean, transition
+from vipaint_ops.diffusion.schedule import CLEAN, Level, NoiseSchedule, bridge, reverse_kernel, reverse_mean, transition
 from vipaint_ops.errors import InputError
 
 SCHEDULES = {
@@ -113,7 +113,7 @@ def test_posterior_is_gaussian_conditioning(name, times, z0, zt):
     cross = a * s.sigma**2
     joint = torch.tensor([[s.sigma**2, cross], [cross, a**2 * s.sigma**2 + v]], dtype=torch.float64)
     expected_mean, expected_variance = conditional(mean, joint, torch.tensor([zt], dtype=torch.float64))
-    law = posterior(s, t)
+    law = reverse_kernel(s, t)
     assert law.on_z * zt + law.on_z0 * z0 == pytest.approx(expected_mean.item(), abs=1e-9)
     assert law.variance == pytest.approx(expected_variance.item(), abs=1e-9)
 
@@ -139,7 +139,7 @@ def test_bridge_is_gaussian_conditioning(name, times):
 @given(names, three_times)
 def test_bridge_from_the_clean_latent_is_the_posterior(name, times):
     _, s, t = map(SCHEDULES[name].level, times)
-    assert bridge(CLEAN, s, t) == pytest.approx(posterior(s, t))
+    assert bridge(CLEAN, s, t) == pytest.approx(reverse_kernel(s, t))
 
 
 @given(names, three_times)
@@ -147,7 +147,7 @@ def test_ancestral_reverse_step_is_the_posterior(name, times):
     s, t = SCHEDULES[name].level(times[0]), SCHEDULES[name].level(times[2])
     z, z0 = torch.randn(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mean, variance = reverse_mean(z, z0, s, t)
-    law = posterior(s, t)
+    law = reverse_kernel(s, t)
     assert variance == law.variance
     torch.testing.assert_close(mean, law.on_z * z + law.on_z0 * z0)
 
@@ -170,7 +170,7 @@ def test_flow_and_vp_are_the_same_process_after_rescaling(times, z, z0):
     s, t = flow.level(times[0]), flow.level(times[2])
     scale_s, scale_t = math.hypot(*s), math.hypot(*t)
     vp_s, vp_t = Level(s.alpha / scale_s, s.sigma / scale_s), Level(t.alpha / scale_t, t.sigma / scale_t)
-    in_flow, in_vp = posterior(s, t), posterior(vp_s, vp_t)
+    in_flow, in_vp = reverse_kernel(s, t), reverse_kernel(vp_s, vp_t)
     assert in_flow.on_z * z + in_flow.on_z0 * z0 == pytest.approx(
         scale_s * (in_vp.on_z * z / scale_t + in_vp.on_z0 * z0), abs=1e-9
     )
@@ -180,7 +180,7 @@ def test_flow_and_vp_are_the_same_process_after_rescaling(times, z, z0):
 def test_step_from_pure_noise_forgets_it():
     """At alpha_t = 0 the posterior is the marginal of z_s: nothing of z_t is left in it."""
     s, t = Level(0.6, 0.4), Level(0.0, 1.0)
-    assert posterior(s, t) == (0.0, 0.6, pytest.approx(0.4**2))
+    assert reverse_kernel(s, t) == (0.0, 0.6, pytest.approx(0.4**2))
 
 
 def test_descriptions_tell_schedules_apart():

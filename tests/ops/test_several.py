@@ -64,11 +64,11 @@ def test_every_row_walks_down_its_own_component(schedule):
     """The walk of a row is that of its component alone, on the same stream; consecutive samples take turns."""
     prior = gaussian(schedule)
     q, counted = mixture(prior), CountedPrior(prior)
-    walk = list(q.walk(counted, 6, NoiseStreams(0, range(6))))
+    walk = list(q.walk(counted, NoiseStreams(0, range(6))))
     dealt = NoiseStreams(0, range(6)).dealt(3).tolist()
     assert sorted(dealt[:3]) == [0, 1, 2] and dealt[:3] == dealt[3:]
     for row, component in enumerate(dealt):
-        alone = list(q.parts()[component].walk(counted, 1, NoiseStreams(0, [row])))
+        alone = list(q.parts()[component].walk(counted, NoiseStreams(0, [row])))
         for mixed, single in zip(walk, alone, strict=True):
             torch.testing.assert_close(mixed.z[row : row + 1], single.z)
             torch.testing.assert_close(mixed.q_mean[row : row + 1], single.q_mean)
@@ -108,7 +108,7 @@ def test_a_component_is_its_draw_with_noise(schedule):
     top, bottom = (prior.schedule.level(t) for t in q.times)
     count = 4000
     for part in q.parts():
-        walk = list(part.walk(CountedPrior(prior), count, NoiseStreams(1, range(count))))
+        walk = list(part.walk(CountedPrior(prior), NoiseStreams(1, range(count))))
         torch.testing.assert_close(walk[0].q_log_std, torch.full_like(walk[0].q_log_std, top.sigma).log())
         clean = part.means[0]
         mean, deviation = walk[1].z.mean(0), walk[1].z.std(0)

@@ -50,7 +50,8 @@ class ExactTwist:
     """The twist of :data:`FEW` measurements at most, with all of S = J C J^T + sigma_y^2.
 
     With G = J C (one vector-Jacobian product a measurement) and M = J C J^T, the measured part of z_0,
-    u = J (z_0 - zh), is N(0, M) before y and N(M S^-1 r, M - M S^-1 M) after it, and z_0 - zh = G^T M^-1 u carries it into the latent.
+    u = J (z_0 - zh), is N(0, M) before y and N(M S^-1 r, M - M S^-1 M) after it. z_0 - zh = G^T M^-1 u carries it into
+    the latent.
     The directions G alone carry a second moment (a Nystrom part of C: all that y depends on, and exact where C is
     isotropic). The others take the step with noise sqrt(v), and the last step is a full draw.
     """

@@ -7,16 +7,16 @@ import torch
 
 from vipaint_ops import NoiseSchedule, Observation, operators
 from vipaint_ops.diffusion.prior import CountedPrior
-from vipaint_ops.diffusion.schedule import CLEAN, posterior
+from vipaint_ops.diffusion.schedule import CLEAN, ReverseStep, reverse_kernel
 from vipaint_ops.diffusion.streams import NoiseStreams
-from vipaint_ops.inference.corrections import CORRECTIONS, GuidanceConfig, decoder_gain, dps, kalman, pseudo_inverse
+from vipaint_ops.inference.corrections import CORRECTIONS, DPS, CatchUp, Kalman, PseudoInverse, decoder_gain
 from vipaint_ops.inference.linearised import KrylovSpace, Linearised, clean_variance
 from vipaint_ops.priors.analytic import GaussianMixturePrior
 
 DOUBLE = torch.float64
 VP, FLOW = NoiseSchedule.scaled_linear(0.0015, 0.0195), NoiseSchedule.rectified_flow()
 SHAPE, SIZE = (2, 2, 3), 12
-EXACT = GuidanceConfig(solver_iterations=SIZE, spread_iterations=SIZE, spread_above=0.0)
+EXACT = Kalman(solver_iterations=SIZE, spread_iterations=SIZE, spread_above=0.0)
 STILL = dataclasses.replace(EXACT, spread_iterations=0)
 
 both_schedules = pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
@@ -70,6 +70,12 @@ def streams(rows: int, seed: int = 0) -> NoiseStreams:
     return NoiseStreams(seed, range(rows))
 
 
+def corrected(correction, prior, observation, z, t=0.4, below=CLEAN, noise=None):
+    """The correction of ``z`` at time ``t``, before a step to the level ``below``."""
+    step = ReverseStep(t, prior.schedule.level(t), below)
+    return correction(CountedPrior(prior), observation, z, step, noise or streams(len(z)))
+
+
 def linearised(prior, observation, z, t=0.4) -> Linearised:
     return Linearised(CountedPrior(prior), observation, z, t)
 
@@ -79,10 +85,10 @@ def linearised(prior, observation, z, t=0.4) -> Linearised:
 @pytest.mark.parametrize("t", [0.05, 0.4, 0.9])
 def test_kalman_is_the_exact_mean_for_a_gaussian_prior(schedule, kind, t):
     prior, observation, z = gaussian(schedule), observe(kind), draw(3, *SHAPE, seed=6)
-    guided = kalman(CountedPrior(prior), observation, z, t, CLEAN, streams(3), STILL)
+    found = corrected(STILL, prior, observation, z, t)
     exact = torch.stack([conditioned(prior, observation, row[None], t)[0] for row in z])
-    torch.testing.assert_close(guided.z0.flatten(1), exact, rtol=0, atol=1e-6)
-    torch.testing.assert_close(guided.prediction, prior.denoise(z, torch.full((3,), t, dtype=DOUBLE)))
+    torch.testing.assert_close(found.z0.flatten(1), exact, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.prediction, prior.denoise(z, torch.full((3,), t, dtype=DOUBLE)))
 
 
 @both_schedules
@@ -90,23 +96,25 @@ def test_kalman_is_the_exact_mean_for_a_gaussian_prior(schedule, kind, t):
 def test_kalman_draws_have_the_exact_conditional_moments(schedule, kind):
     prior, observation, count = gaussian(schedule), observe(kind), 4000
     z = draw(1, *SHAPE, seed=6)
-    guided = kalman(CountedPrior(prior), observation, z.expand(count, *SHAPE), 0.4, CLEAN, streams(count), EXACT)
+    found = corrected(EXACT, prior, observation, z.expand(count, *SHAPE))
     mean, covariance = conditioned(prior, observation, z, 0.4)
-    deviation = guided.z0.flatten(1) - mean
+    deviation = found.z0.flatten(1) - mean
     assert (deviation.mean(0).abs() < 5 * (covariance.diagonal() / count).sqrt()).all()
     products = deviation[:, :, None] * deviation[:, None, :]
     assert ((products.mean(0) - covariance).abs() < 5 * products.std(0) / count**0.5).all()
 
 
 @both_schedules
-@pytest.mark.parametrize(("correction", "tolerance"), [(pseudo_inverse, 1e-12), (kalman, 1e-6)])
+@pytest.mark.parametrize(
+    ("correction", "tolerance"),
+    [(PseudoInverse(), 1e-12), (Kalman(solver_iterations=2, spread_iterations=0), 1e-6)],
+)
 def test_pseudo_inverse_and_kalman_are_exact_when_the_covariance_is_isotropic(schedule, correction, tolerance):
     """One variance for every latent is then no approximation; S has two eigenvalues, so Kalman needs two iterations."""
     prior, observation, z = gaussian(schedule, isotropic=True), observe("hole"), draw(2, *SHAPE, seed=6)
-    settings = GuidanceConfig(solver_iterations=2, spread_iterations=0)
-    guided = correction(CountedPrior(prior), observation, z, 0.4, CLEAN, streams(2), settings)
+    found = corrected(correction, prior, observation, z)
     exact = torch.stack([conditioned(prior, observation, row[None], 0.4)[0] for row in z])
-    torch.testing.assert_close(guided.z0.flatten(1), exact, rtol=0, atol=tolerance)
+    torch.testing.assert_close(found.z0.flatten(1), exact, rtol=0, atol=tolerance)
 
 
 def test_pseudo_inverse_follows_its_formula_elsewhere():
@@ -118,9 +126,9 @@ def test_pseudo_inverse_follows_its_formula_elsewhere():
     mask = observation.operator.mask.expand(SHAPE)
     variance = mask**2 * clean_variance(VP.level(t), prior.data_std) + observation.noise_std**2
     weighted = mask * observation.residual(prediction) / variance
-    guided = pseudo_inverse(CountedPrior(prior), observation, z, t, CLEAN, streams(1), STILL)
+    found = corrected(PseudoInverse(), prior, observation, z, t)
     torch.testing.assert_close(
-        guided.z0.flatten(), prediction.flatten() + covariance.reshape(12, 12) @ weighted.flatten()
+        found.z0.flatten(), prediction.flatten() + covariance.reshape(12, 12) @ weighted.flatten()
     )
 
 
@@ -136,8 +144,8 @@ def test_dps_steps_down_the_gradient_of_the_norm(kind, kind_of_prior, s):
     basis, width = torch.eye(SIZE, dtype=DOUBLE).view(SIZE, *SHAPE), 1e-5
     gradient = torch.stack([(norm(z + width * e) - norm(z - width * e)) / (2 * width) for e in basis]).view(1, *SHAPE)
     to = VP.level(s) if s else CLEAN
-    guided = dps(CountedPrior(prior), observation, z, t, to, streams(1), GuidanceConfig(dps_scale=0.7))
-    moved = posterior(to, VP.level(t)).on_z0 * (guided.z0 - guided.prediction)
+    found = corrected(DPS(0.7), prior, observation, z, t, to)
+    moved = reverse_kernel(to, VP.level(t)).on_z0 * (found.z0 - found.prediction)
     torch.testing.assert_close(moved, -0.7 * gradient, rtol=1e-5, atol=1e-9)
 
 
@@ -145,20 +153,19 @@ def test_dps_steps_down_the_gradient_of_the_norm(kind, kind_of_prior, s):
 @pytest.mark.parametrize("kind_of_prior", [GaussianMixturePrior, BentPrior])
 def test_a_correction_does_not_depend_on_the_batch(name, kind_of_prior):
     prior, observation, z = gaussian(kind=kind_of_prior), observe("hole"), draw(4, *SHAPE, seed=6)
-    arguments = (0.4, VP.level(0.3))
-    together = CORRECTIONS[name](CountedPrior(prior), observation, z, *arguments, streams(4), GuidanceConfig())
+    below = VP.level(0.3)
+    together = corrected(CORRECTIONS[name], prior, observation, z, below=below)
     for row in range(4):
-        alone = CORRECTIONS[name](
-            CountedPrior(prior), observation, z[row : row + 1], *arguments, NoiseStreams(0, [row]), GuidanceConfig()
-        )
+        one = z[row : row + 1]
+        alone = corrected(CORRECTIONS[name], prior, observation, one, below=below, noise=NoiseStreams(0, [row]))
         torch.testing.assert_close(alone.z0[0], together.z0[row])
 
 
 @every_correction
 def test_a_correction_leaves_no_graph_behind(name):
     z = draw(2, *SHAPE, seed=6)
-    guided = CORRECTIONS[name](CountedPrior(gaussian()), observe("hole"), z, 0.4, CLEAN, streams(2), GuidanceConfig())
-    assert not z.requires_grad and not guided.z0.requires_grad and not guided.prediction.requires_grad
+    found = corrected(CORRECTIONS[name], gaussian(), observe("hole"), z)
+    assert not any(tensor.requires_grad for tensor in (z, found.z0, found.prediction))
 
 
 @both_observations
@@ -244,8 +251,8 @@ def test_without_a_draw_only_what_is_left_unexplained_costs_more():
 
     def update(z, size):
         prior = CountedPrior(gaussian())
-        settings = GuidanceConfig(solver_iterations=size, spread_iterations=0)
-        made = kalman(prior, still, z, 0.4, CLEAN, streams(len(z)), settings).z0
+        kalman = Kalman(solver_iterations=size, spread_iterations=0)
+        made = kalman(prior, still, z, ReverseStep(0.4, VP.level(0.4), CLEAN), streams(len(z))).z0
         return made, prior.evaluations.denoiser
 
     together, cost = update(z, 1)
@@ -259,8 +266,8 @@ def test_a_move_is_lengthened_by_the_bounded_excess_of_its_residual():
     prior, z = gaussian(), draw(3, *SHAPE, seed=6)
 
     def update(observation, bound):
-        settings = GuidanceConfig(solver_iterations=2, spread_above=0.0, over_relaxation=bound)
-        return kalman(CountedPrior(prior), observation, z, 0.4, CLEAN, streams(3), settings).z0
+        kalman = Kalman(solver_iterations=2, spread_above=0.0, catch_up=CatchUp(most=bound))
+        return corrected(kalman, prior, observation, z).z0
 
     near = observe("hole")
     far = Observation(near.y + 1e4, near.operator, near.noise_std)
@@ -314,8 +321,8 @@ def test_clean_variance_is_that_of_independent_latents(schedule):
 
 def test_kalman_costs_one_forward_and_a_backward_an_iteration():
     prior, rows = CountedPrior(gaussian()), 3
-    settings = GuidanceConfig(solver_iterations=5, spread_iterations=2)
-    kalman(prior, observe("hole"), draw(rows, *SHAPE, seed=6), 0.4, CLEAN, streams(rows), settings)
+    kalman, step = Kalman(solver_iterations=5, spread_iterations=2), ReverseStep(0.4, VP.level(0.4), CLEAN)
+    kalman(prior, observe("hole"), draw(rows, *SHAPE, seed=6), step, streams(rows))
     assert prior.evaluations.denoiser_forward == rows
     assert prior.evaluations.denoiser_backward == (5 + 2) * rows
 
@@ -324,11 +331,11 @@ def test_kalman_costs_one_forward_and_a_backward_an_iteration():
 @pytest.mark.parametrize("below", [0.39, 0.36, 0.3, 0.1])
 def test_a_step_after_a_draw_is_fresher_than_ancestral_but_never_all_fresh(schedule, below):
     """From short steps to long ones; without a draw it is ancestral."""
-    prior, z, t = CountedPrior(gaussian(schedule)), draw(2, *SHAPE, seed=6), 0.4
-    s, settings = schedule.level(below), GuidanceConfig(spread_above=0.0)
-    eta = kalman(prior, observe("hole"), z, t, s, streams(2), settings).eta
-    fresh = posterior(s, schedule.level(t)).variance / s.sigma**2
-    assert 1 <= eta <= settings.spread_eta
-    assert eta**2 * fresh <= max(settings.most_fresh + 1e-12, fresh)
-    assert eta in (1.0, settings.spread_eta) or eta**2 * fresh == pytest.approx(settings.most_fresh)
-    assert kalman(prior, observe("hole"), z, t, s, streams(2), STILL).eta == 1
+    prior, z, t = gaussian(schedule), draw(2, *SHAPE, seed=6), 0.4
+    s, kalman = schedule.level(below), Kalman(spread_above=0.0)
+    eta = corrected(kalman, prior, observe("hole"), z, t, s).eta
+    fresh = reverse_kernel(s, schedule.level(t)).variance / s.sigma**2
+    assert 1 <= eta <= kalman.spread_eta
+    assert eta**2 * fresh <= max(kalman.most_fresh + 1e-12, fresh)
+    assert eta in (1.0, kalman.spread_eta) or eta**2 * fresh == pytest.approx(kalman.most_fresh)
+    assert corrected(STILL, prior, observe("hole"), z, t, s).eta == 1
