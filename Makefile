@@ -1,13 +1,19 @@
-PYTHON ?= python3
 VENV := .venv
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+BIN := $(VENV)/Scripts
+else
+PYTHON ?= python3
 BIN := $(VENV)/bin
+endif
 DEMO := out/demo
+PACKAGE := out/package
 export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python $(COMFYUI_PATH)/venv/bin/python) $(PYTHON))
 export COMFYUI_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-host comfy lint bench clean
+.PHONY: help demo test test-host comfy lint ruff format-check mypy lint-imports bench package icon clean
 
 help:
 	@echo "make demo        restore a picture with half of it hidden, eight times; pictures in $(DEMO)"
@@ -16,6 +22,8 @@ help:
 	@echo "make comfy       start that ComfyUI with this pack linked in; COMFYUI_ARGS='--cpu' and the like are passed on"
 	@echo "make lint        ruff, mypy and import-linter"
 	@echo "make bench       run every benchmark, one after the other"
+	@echo "make package     build the wheel and list the files of both packages; the result is in $(PACKAGE)"
+	@echo "make icon        draw docs/images/icon.png and banner.png"
 	@echo "make clean       remove what the other targets made, the environment too"
 
 demo: $(VENV)/.installed
@@ -34,17 +42,35 @@ comfy:
 	$(COMFYUI_PYTHON) -m pip install --quiet -r requirements.txt
 	cd "$(COMFYUI_PATH)" && $(COMFYUI_PYTHON) main.py $(COMFYUI_ARGS)
 
-lint: $(VENV)/.installed
+lint: ruff format-check mypy lint-imports
+
+ruff: $(VENV)/.installed
 	$(BIN)/ruff check .
+
+format-check: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+
+mypy: $(VENV)/.installed
 	$(BIN)/mypy
+
+lint-imports: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed
 	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
 		echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py); done
 
+# setuptools would copy modules that no longer exist from an old build folder.
+package: $(VENV)/.installed
+	rm -rf build $(PACKAGE)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(PACKAGE) .
+	$(BIN)/python -m tools.package_files $(PACKAGE)
+
+icon: $(VENV)/.installed
+	$(BIN)/python -m tools.make_icon
+
 clean:
-	rm -rf $(VENV) out *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) out build *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
