@@ -1,4 +1,4 @@
-"""The node that puts numbers to restorations."""
+"""The node that computes metrics of samples."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .sockets import ObservationSocket, output
 _COLUMNS = 4
 _HEADINGS = ("PSNR (dB)", "SSIM", "residual / noise")
 _REMEDY = "compare before resizing"
-_DIVERSITY = "\n\ndiversity {:.3f}: mean distance between two of them, on a scale where black is -1 and white 1"
+_DIVERSITY = "\n\ndiversity {:.3f}: mean RMS distance between pairs of images, for pixel values in [-1, 1]"
 
 
 class Compare(io.ComfyNode):
-    """Restorations against the original, the observation and each other."""
+    """Metrics of samples against the original, the observation and each other."""
 
     @classmethod
     def define_schema(cls):
@@ -27,25 +27,22 @@ class Compare(io.ComfyNode):
             node_id="VIPaintCompare",
             display_name="Compare",
             category="VIPaint",
-            description="Measures restorations: how near they are to the original, how well they explain the "
-            "observation, and how much they differ from each other.",
+            description="Computes PSNR, SSIM, the residual of the observation and the diversity of samples.",
             inputs=[
-                io.Image.Input("images", tooltip="Restorations, any number of them."),
-                io.Image.Input("original", tooltip="The picture before it was degraded, of the same size."),
+                io.Image.Input("images", tooltip="Samples to measure, any number."),
+                io.Image.Input("original", tooltip="The image before degradation, of the same size."),
                 ObservationSocket.Input(
                     "observation", optional=True,
-                    tooltip="The observation that was restored: adds each picture's residual in units of its noise, "
-                    "for which 1 is expected.",
+                    tooltip="Adds the residual of each image in units of the noise level. About 1 is expected.",
                 ),
                 io.String.Input(
                     "names", default="", optional=True, multiline=True,
-                    tooltip="What the pictures are called, one a line, such as the methods that made them; the others "
-                    "are numbered.",
+                    tooltip="Labels of the images, one per line. Images without a label are numbered.",
                 ),
             ],
             outputs=[
-                output(io.String, "text", "The numbers as a table."),
-                output(io.Image, "sheet", "The pictures with their numbers, the original last."),
+                output(io.String, "text", "Table of the metrics."),
+                output(io.Image, "sheet", "Contact sheet of the images with their metrics. The original is last."),
             ],
         )  # fmt: skip
 
@@ -69,7 +66,7 @@ class Compare(io.ComfyNode):
 
 
 def _names(given: str, count: int) -> list[str]:
-    """A name for each picture, none of them twice."""
+    """One label per image, all different."""
     lines = [line.strip() for line in given.splitlines()][:count]
     lines += [""] * (count - len(lines))
     return [f"{number} {name}".strip() for number, name in enumerate(lines, 1)]
@@ -79,13 +76,13 @@ def _check_observation(restored: Tensor, observation: Observation) -> None:
     measured = observation.operator.picture_size(tuple(observation.y.shape[2:]))
     if measured != tuple(restored.shape[2:]):
         raise InputError(
-            f"images are {_size(restored)} and observation is of a picture of {measured[0]}x{measured[1]} (height x "
+            f"images are {_size(restored)} and observation is of an image of {measured[0]}x{measured[1]} (height x "
             f"width): {_REMEDY}"
         )
 
 
 def _scores(restored: Tensor, truth: Tensor, observation: Observation | None) -> list[list[float]]:
-    """PSNR, SSIM and, with an observation, the residual in units of its noise: a row for each picture."""
+    """PSNR, SSIM and, with an observation, the residual in units of its noise level: one row per image."""
     columns = [metrics.psnr(restored, truth), metrics.ssim(restored, truth)]
     if observation is not None:
         columns.append(metrics.consistency(restored, observation))

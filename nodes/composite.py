@@ -1,4 +1,4 @@
-"""The node that puts known pixels back."""
+"""The node that composites known pixels over samples."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .pictures import observed, pictures, single_picture
 from .sockets import output
 
 FEATHER_TOOLTIP = (
-    "Over how many pixels into the hole a difference of colour at its edge fades out. 0 changes nothing in the hole."
+    "Distance in pixels, inside the masked area, over which a colour difference at its edge fades out. 0 = off."
 )
-MATCH_TOOLTIP = "Shift and scale each sample's colours so that its known part has the original's mean and contrast."
+MATCH_TOOLTIP = "Match mean and contrast of each sample's known pixels to the original before compositing."
 
 
 class CompositeObserved(io.ComfyNode):
-    """Known pixels, exactly as they were, over samples."""
+    """Replaces the known pixels of samples by those of the original."""
 
     @classmethod
     def define_schema(cls):
@@ -26,16 +26,15 @@ class CompositeObserved(io.ComfyNode):
             node_id="VIPaintCompositeObserved",
             display_name="Composite Observed",
             category="VIPaint",
-            description="Pastes the known pixels of the original over every sample, bit for bit, so that only the hole "
-            "is new.",
+            description="Replaces the known pixels of every sample by the original pixels, bit for bit.",
             inputs=[
-                io.Image.Input("images", tooltip="Samples, any number of them."),
-                io.Image.Input("original", tooltip="The picture that was restored, of the same size."),
-                io.Mask.Input("mask", tooltip="The same mask: 1 (white) is the hole."),
+                io.Image.Input("images", tooltip="Samples, any number."),
+                io.Image.Input("original", tooltip="The original image, of the same size."),
+                io.Mask.Input("mask", tooltip="The mask of Observe: Inpaint (1 = masked area)."),
                 io.Int.Input("feather", default=0, min=0, max=256, tooltip=FEATHER_TOOLTIP),
                 io.Boolean.Input("colour_match", default=False, tooltip=MATCH_TOOLTIP),
             ],
-            outputs=[output(io.Image, "composited", "The samples with the known pixels put back.")],
+            outputs=[output(io.Image, "composited", "The samples with the original known pixels.")],
         )
 
     @classmethod

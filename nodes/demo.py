@@ -1,4 +1,4 @@
-"""A picture with a hole to try things on."""
+"""The node with a test image and its mask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .sockets import output
 
 
 class DemoScene(io.ComfyNode):
-    """The picture that the embedded prior's demonstration restores, and a mask for it."""
+    """The demonstration image of the embedded prior, and a mask."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,13 +20,13 @@ class DemoScene(io.ComfyNode):
             node_id="VIPaintDemoScene",
             display_name="Demo Scene",
             category="VIPaint/loaders",
-            description="A 64-pixel scene and a hole in it: something to try the embedded prior on, without any file.",
+            description="A 64 x 64 test image and a mask for the embedded prior. No files are needed.",
             inputs=[
                 io.Combo.Input(
                     "hole",
                     options=list(NAMES),
                     default="half",
-                    tooltip="What is hidden: the right half, the middle, random rectangles, or 70 % of the pixels.",
+                    tooltip="half: right half. box: centre. random: rectangles. pixels: 70 % of the pixels.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -34,12 +34,12 @@ class DemoScene(io.ComfyNode):
                     min=0,
                     max=2**64 - 1,
                     control_after_generate=True,
-                    tooltip="Which random rectangles or pixels; half and box do not use it.",
+                    tooltip="Seed of random and pixels. Not used by half and box.",
                 ),
             ],
             outputs=[
-                output(io.Image, "image", "The whole scene, 64 x 64."),
-                output(io.Mask, "mask", "1 where the scene is hidden."),
+                output(io.Image, "image", "The test image, 64 x 64."),
+                output(io.Mask, "mask", "1 = masked area."),
             ],
         )
 

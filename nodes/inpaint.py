@@ -1,4 +1,4 @@
-"""The one node that does it all, and what its siblings share with it."""
+"""The all-in-one node for inpainting, and the parts that all-in-one nodes share."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from .presets import RESTORATIONS, check_choice
 from .sockets import SEED, output
 
 LINK = {"rawLink": True}
-"""Hands the node its link instead of the value, for the nodes it expands into: so the host caches their results."""
+"""Passes the link instead of the value, for the nodes that the node expands into: the host caches their results."""
 _FIT_SEED = 0
 
 
 def model_inputs() -> list[Any]:
-    """What every node that does it all needs of a model."""
+    """Model inputs of an all-in-one node."""
     return [
-        io.Model.Input("model", extra_dict=LINK, tooltip="The diffusion model; LoRAs on it apply."),
-        io.Conditioning.Input("positive", extra_dict=LINK, tooltip="What the whole picture should show."),
-        io.Conditioning.Input("negative", extra_dict=LINK, tooltip="What it should not; unused at cfg 1."),
+        io.Model.Input("model", extra_dict=LINK, tooltip="The diffusion model. LoRAs apply."),
+        io.Conditioning.Input("positive", extra_dict=LINK, tooltip="Prompt for the whole image."),
+        io.Conditioning.Input("negative", extra_dict=LINK, tooltip="Negative prompt. Not used at cfg 1."),
         io.Vae.Input("vae", extra_dict=LINK, tooltip=VAE_TOOLTIP),
     ]
 
 
 def sampling_inputs() -> list[Any]:
-    """The widgets of every node that does it all."""
+    """Sampling widgets of an all-in-one node."""
     return [
-        io.Int.Input("seed", **SEED, tooltip="Another seed draws other samples of the same fit."),
+        io.Int.Input("seed", **SEED, tooltip="A new seed draws new samples of the same fit."),
         io.Float.Input(
             "cfg", default=1.0, min=0.0, max=30.0, step=0.1, round=0.01,
-            tooltip="Guidance by the prompt. 1 samples what the model believes and costs half; prompts need 3 to 5; "
-            "more makes samples alike.",
+            tooltip="Classifier-free guidance. 1 = off, half the cost. 3 to 5 follows a prompt; higher values reduce "
+            "diversity.",
         ),
-        io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="How many restorations to draw."),
+        io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="Number of samples."),
         io.Combo.Input(
             "preset", options=list(RESTORATIONS), default="quality",
-            tooltip="balanced: half the iterations of the fit with half the walks, three quarters of the time. fast: "
-            "fewer steps too, half of it. published v1 and v2: the two published settings, for comparison.",
+            tooltip="quality: slowest. balanced: three quarters of its time. fast: half of its time. published v1, v2: "
+            "settings of the two publications, for comparison.",
         ),
         noise_input(),
     ]  # fmt: skip
@@ -51,7 +51,7 @@ def restore(
     graph: GraphBuilder, observation: Any, model: Any, positive: Any, negative: Any, vae: Any, seed: int, cfg: float,
     num_samples: int, preset: str,
 ) -> Any:  # fmt: skip
-    """Add the nodes that fit and sample ``observation``, all of them links; returns the sampling one."""
+    """Add the nodes that fit and sample ``observation``, and return the sampling node. Models and data are links."""
     check_choice("preset", preset, RESTORATIONS)
     settings = RESTORATIONS[preset]
     guider = graph.node("CFGGuider", model=model, positive=positive, negative=negative, cfg=cfg).out(0)
@@ -75,18 +75,18 @@ class Inpaint(io.ComfyNode):
             node_id="VIPaintInpaint",
             display_name="VIPaint Inpaint",
             category="VIPaint",
-            description="Fills a hole in several different ways that all fit the rest of the picture. Another seed "
-            "draws others without fitting again.",
+            description="Fills the masked area with several different samples. A new seed draws new samples without a "
+            "new fit.",
             inputs=[
                 *model_inputs(),
-                io.Image.Input("image", extra_dict=LINK, tooltip="The picture with the part to replace."),
-                io.Mask.Input("mask", extra_dict=LINK, tooltip="1 (white) is the hole to fill."),
+                io.Image.Input("image", extra_dict=LINK, tooltip="The image to inpaint."),
+                io.Mask.Input("mask", extra_dict=LINK, tooltip="Mask of the area to fill (1 = fill)."),
                 *sampling_inputs(),
                 io.Int.Input("feather", default=0, min=0, max=256, tooltip=FEATHER_TOOLTIP),
                 io.Boolean.Input("colour_match", default=False, tooltip=MATCH_TOOLTIP),
             ],
             outputs=[
-                output(io.Image, "images", "The restorations, with the known pixels exactly as they were."),
+                output(io.Image, "images", "The samples with the original known pixels."),
                 output(io.Latent, "latent", "The samples before decoding and compositing."),
             ],
             enable_expand=True,

@@ -1,4 +1,4 @@
-"""Nodes that make masks and show what becomes of them."""
+"""Nodes that make and show masks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHARE_TOLERANCE = 0.01
 
 
 class MakeMask(io.ComfyNode):
-    """A mask by rule or by chance."""
+    """A regular or random mask."""
 
     @classmethod
     def define_schema(cls):
@@ -33,40 +33,40 @@ class MakeMask(io.ComfyNode):
             node_id="VIPaintMakeMask",
             display_name="Make Mask",
             category="VIPaint/masks",
-            description="Makes the masks that inpainting methods are compared on. 1 (white) is the hole.",
+            description="Creates standard masks of inpainting benchmarks. 1 = masked area.",
             inputs=[
-                io.Int.Input("width", **side, tooltip="Width of the picture in pixels."),
-                io.Int.Input("height", **side, tooltip="Height of the picture in pixels."),
+                io.Int.Input("width", **side, tooltip="Width of the image in pixels."),
+                io.Int.Input("height", **side, tooltip="Height of the image in pixels."),
                 io.Combo.Input(
                     "kind", options=list(KINDS), default="box",
-                    tooltip="What is hidden. Each kind has its own settings below and leaves the others unused.",
+                    tooltip="Shape of the masked area. Each kind uses its own settings below and ignores the others.",
                 ),
                 io.Float.Input(
                     "share", default=0.25, min=0.01, max=0.99, step=0.01, round=0.001,
-                    tooltip="Hidden share of the picture, for box, random boxes, brush strokes and random pixels. "
-                    "Random boxes meet it to about 0.01.",
+                    tooltip="Masked fraction of the image, for box, random boxes (within about 0.01), brush strokes "
+                    "and random pixels.",
                 ),
                 io.Float.Input(
                     "angle", default=0.0, min=-360.0, max=360.0, step=1.0, round=0.01,
-                    tooltip="Half plane: the hidden side in degrees, counter-clockwise. 0 hides the right half, 90 the "
-                    "top.",
+                    tooltip="Half plane: direction of the masked side in degrees, counter-clockwise. 0 = right half, "
+                    "90 = top.",
                 ),
                 io.Int.Input(
                     "border", default=64, min=1, max=_LARGEST // 2,
-                    tooltip="Outpaint border: how many pixels are hidden along each side.",
+                    tooltip="Outpaint border: masked pixels along each side.",
                 ),
                 io.Int.Input(
                     "step", default=4, min=2, max=64,
-                    tooltip="Every k-th pixel: one pixel of each block of step x step is known.",
+                    tooltip="Every k-th pixel: one pixel of each step x step block is known.",
                 ),
                 io.Int.Input(
                     "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
-                    tooltip="Which random boxes, strokes or pixels; the other kinds do not use it.",
+                    tooltip="Seed of random boxes, brush strokes and random pixels.",
                 ),
             ],
             outputs=[
-                output(io.Mask, "mask", "1 where the picture is hidden."),
-                output(io.String, "coverage", "How much of the picture is hidden."),
+                output(io.Mask, "mask", "The mask (1 = masked area)."),
+                output(io.String, "coverage", "The masked fraction as text."),
             ],
         )  # fmt: skip
 
@@ -93,7 +93,7 @@ class MakeMask(io.ComfyNode):
 
 
 class MaskToLatentGrid(io.ComfyNode):
-    """A mask in the cells of a latent."""
+    """A mask expanded to latent cells."""
 
     @classmethod
     def define_schema(cls):
@@ -101,30 +101,30 @@ class MaskToLatentGrid(io.ComfyNode):
             node_id="VIPaintMaskToLatentGrid",
             display_name="Mask to Latent Grid",
             category="VIPaint/masks",
-            description="Shows a mask as coarse as the latent: a cell is a hole where any of its pixels is. Samplers "
-            "that mask the latent replace that much; VIPaint itself keeps to the mask's pixels.",
+            description="Expands a mask to whole latent cells, as samplers that mask the latent do. VIPaint uses the "
+            "mask per pixel.",
             inputs=[
-                io.Mask.Input("mask", tooltip="1 (white) is the hole."),
-                io.Vae.Input("vae", tooltip="The VAE whose cells count: 8 x 8 pixels for Stable Diffusion."),
+                io.Mask.Input("mask", tooltip="The mask (1 = masked area)."),
+                io.Vae.Input("vae", tooltip="VAE that sets the cell size (8 x 8 pixels for Stable Diffusion)."),
             ],
-            outputs=[output(io.Mask, "latent_grid", "The mask in whole cells, at its own size.")],
+            outputs=[output(io.Mask, "latent_grid", "The mask in whole latent cells, at its own size.")],
         )
 
     @classmethod
     def execute(cls, mask, vae) -> io.NodeOutput:
         if not mask.isfinite().all() or mask.min() < 0 or mask.max() > 1:
-            raise InputError("mask has values outside [0, 1]: 1 is what to paint, 0 what to keep")
+            raise InputError("mask has values outside [0, 1]: 1 is the area to fill, 0 the known pixels")
         known = 1 - mask.float().reshape(-1, 1, *mask.shape[-2:])
         return io.NodeOutput(1 - masks.latent_grid(known, int(vae.spacial_compression_decode()))[:, 0])
 
 
 def _box_side(side: int, share: float) -> int:
-    """Side of the hidden box along a side of the picture, of which it leaves some."""
+    """Side of the masked box; at least one pixel of the image stays known."""
     return min(max(round(side * share**0.5), 1), side - 1)
 
 
 def _about(share: float, pixels: int) -> tuple[float, float]:
-    """A range of shares around one that some whole number of pixels always meets."""
+    """A range of fractions around ``share`` that contains a whole number of pixels."""
     tolerance = max(_SHARE_TOLERANCE, 1 / pixels)
     return max(share - tolerance, 0.5 / pixels), min(share + tolerance, 1 - 0.5 / pixels)
 

@@ -17,10 +17,10 @@ from .pictures import images as to_images
 from .presets import FITS, GUIDANCE, fit_config, refine_config
 from .sockets import SEED, ObservationSocket, PosteriorSocket, output
 
-GUIDER_TOOLTIP = "The model with its prompts and guidance, from CFGGuider or BasicGuider. LoRAs and ControlNets apply."
-VAE_TOOLTIP = "The VAE that belongs to the model."
+GUIDER_TOOLTIP = "The model with its prompts, from CFGGuider or BasicGuider. LoRAs and ControlNets apply."
+VAE_TOOLTIP = "The VAE of the model."
 CHECKPOINTING_TOOLTIP = (
-    "Recompute activations in the backward pass: about a third slower, half the memory. auto: where memory is short."
+    "Recompute activations in the backward pass: half the memory, about a third slower. auto = on if memory is short."
 )
 _DRAWS = 4
 _NOT_FINITE = "the run diverged to NaN or infinite values: raise noise_level, or load the model in fp32 or bf16"
@@ -35,64 +35,63 @@ class FitPosterior(io.ComfyNode):
             node_id="VIPaintFitPosterior",
             display_name="Fit Posterior",
             category="VIPaint",
-            description="Fits a distribution of noisy latents to what is known of a picture, through the model. Fit "
-            "once, then draw as many samples as you like with Sample Posterior.",
+            description="Fits a posterior distribution of noisy latents to an observation by gradient steps through "
+            "the model. Fit once, then draw any number of samples with Sample Posterior.",
             inputs=[
                 io.Guider.Input("guider", tooltip=GUIDER_TOOLTIP),
                 io.Vae.Input("vae", tooltip=VAE_TOOLTIP),
-                ObservationSocket.Input("observation", tooltip="What is known, from an Observe node."),
-                io.Int.Input("seed", **SEED, tooltip="The same seed gives the same fit."),
+                ObservationSocket.Input("observation", tooltip="The observation, from an Observe node."),
+                io.Int.Input("seed", **SEED, tooltip="Seed of the fit."),
                 io.Combo.Input(
                     "preset", options=list(FITS), default="quality",
-                    tooltip="quality: 50 iterations. fast: half of them with half the walks. several: 64 posteriors "
-                    "at once, unfitted, for a handful of measurements with many explanations. published v1 and v2: "
-                    "the two published settings, errors included, for comparison.",
+                    tooltip="quality: 50 iterations. fast: 25 iterations, half the Monte Carlo samples. several: 64 "
+                    "components, no optimisation; use with at most 16 measurements, when several answers fit. "
+                    "published v1, v2: settings of the two publications, for comparison.",
                 ),
                 io.String.Input(
                     "keypoints", default="",
-                    tooltip="Times between 1 (noise) and 0 (clean) at which the posterior is fitted, decreasing, such "
-                    "as 0.55, 0.4. Empty: the preset's, which are noise levels and suit any model.",
+                    tooltip="Noise levels of the fit, as decreasing times from 1 (noise) to 0 (clean), such as 0.55, "
+                    "0.4. Empty = preset, which suits any model.",
                 ),
                 io.Int.Input(
                     "iterations", default=-1, min=-1, max=1000,
-                    tooltip="Gradient steps; -1: the preset's, 0: the guided start alone, without a fit.",
+                    tooltip="Gradient steps. -1 = preset, 0 = initialisation only.",
                 ),
                 io.Int.Input(
                     "samples", default=0, min=0, max=64,
-                    tooltip="Monte-Carlo walks in each iteration: time and memory grow with them. 0: the preset's.",
+                    tooltip="Monte Carlo samples per iteration. Time and memory grow with it. 0 = preset.",
                 ),
                 io.Float.Input(
                     "mean_rate", default=0.0, min=0.0, max=10.0, step=0.01, round=0.0001,
-                    tooltip="Learning rate of the means, in standard deviations of the latent. 0: the preset's.",
+                    tooltip="Learning rate of the means, in standard deviations of the latent. 0 = preset.",
                 ),
                 io.Float.Input(
                     "log_std_rate", default=0.0, min=0.0, max=10.0, step=0.01, round=0.0001,
-                    tooltip="Learning rate of the logarithm of the standard deviations. 0: the preset's.",
+                    tooltip="Learning rate of the log standard deviations. 0 = preset.",
                 ),
                 io.Float.Input(
                     "gate_rate", default=0.0, min=0.0, max=10.0, step=0.01, round=0.0001,
-                    tooltip="Learning rate of the gates between keypoints. 0: the preset's.",
+                    tooltip="Learning rate of the gates between keypoints. 0 = preset.",
                 ),
                 io.Combo.Input(
                     "checkpointing", options=list(CHECKPOINTING), default="auto", tooltip=CHECKPOINTING_TOOLTIP
                 ),
                 io.Float.Input(
                     "perceptual_weight", default=0.0, min=0.0, max=10000.0, step=1.0, round=0.01, optional=True,
-                    tooltip="Weight of a perceptual distance (LPIPS) beside the likelihood. Above 0 it needs the "
-                    "Python package lpips, which downloads its weights. 0: none.",
+                    tooltip="Weight of a perceptual (LPIPS) term in the likelihood. 0 = off. Needs the Python package "
+                    "lpips, which downloads its weights.",
                 ),
                 io.Int.Input(
                     "components", default=0, min=0, max=256, optional=True,
-                    tooltip="Posteriors fitted at once, each around a draw of its own; the samples take turns. A "
-                    "handful of measurements weighs the draws, and the samples reach every mode; with a picture they "
-                    "are as many layouts. 0: the preset's, which is 1 but for several.",
+                    tooltip="Mixture components, each fitted around its own draw. Samples cycle through them. 0 = "
+                    "preset (several: 64, others: 1).",
                 ),
             ],
             outputs=[
                 output(PosteriorSocket, "posterior", "For Sample Posterior and Save Posterior."),
-                output(io.Image, "loss_plot", "The terms of the bound over the iterations, in nats."),
-                output(io.Image, "keypoint_preview", "What the model expects of four draws at each keypoint."),
-                output(io.String, "report", "What the fit cost, and how several posteriors came by their weights."),
+                output(io.Image, "loss_plot", "Terms of the variational bound over the iterations, in nats."),
+                output(io.Image, "keypoint_preview", "Denoised predictions of four draws at each keypoint."),
+                output(io.String, "report", "Cost of the fit, and the weighting of several components."),
             ],
         )  # fmt: skip
 
@@ -134,7 +133,7 @@ class FitPosterior(io.ComfyNode):
         curves = plots.fit_curves(posterior.history) if posterior.history else plots.contact_sheet(expected, _DRAWS)
         report = f"{posterior.evaluations.denoiser} denoiser evaluations"
         if made := posterior.metadata.get("start"):
-            report = f"{posterior.components} posteriors, {report}: {made}"
+            report = f"{posterior.components} components, {report}: {made}"
         return io.NodeOutput(posterior, _sheet(curves), _sheet(plots.contact_sheet(expected, _DRAWS)), report)
 
 
@@ -147,47 +146,46 @@ class SamplePosterior(io.ComfyNode):
             node_id="VIPaintSamplePosterior",
             display_name="Sample Posterior",
             category="VIPaint",
-            description="Draws restorations from a fitted posterior and refines them with the model. Another seed "
-            "gives other samples of the same fit.",
+            description="Draws samples from a fitted posterior and refines them with the model. A new seed draws new "
+            "samples of the same fit.",
             inputs=[
                 PosteriorSocket.Input("posterior", tooltip="From Fit Posterior or Load Posterior."),
-                io.Guider.Input("guider", tooltip=GUIDER_TOOLTIP + " The same as in the fit."),
+                io.Guider.Input("guider", tooltip=GUIDER_TOOLTIP + " Use the model of the fit."),
                 io.Vae.Input("vae", tooltip=VAE_TOOLTIP),
-                ObservationSocket.Input("observation", tooltip="The observation that the posterior was fitted to."),
-                io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="How many restorations to draw."),
-                io.Int.Input("seed", **SEED, tooltip="The same seed gives the same samples."),
+                ObservationSocket.Input("observation", tooltip="The observation of the fit."),
+                io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="Number of samples."),
+                io.Int.Input("seed", **SEED, tooltip="Seed of the samples."),
                 io.Int.Input(
                     "steps", default=0, min=0, max=1000,
-                    tooltip="Reverse steps from the last keypoint to the picture; 0: what suits the guidance.",
+                    tooltip="Denoising steps from the last keypoint to the image. 0 = default of the guidance.",
                 ),
                 io.Combo.Input(
                     "guidance", options=list(GUIDANCE), default="kalman",
-                    tooltip="How each step is kept to what is known. kalman has no step size and keeps the samples "
-                    "diverse; pseudo-inverse costs less; dps is the classic; published: with the fit of that preset.",
+                    tooltip="Correction towards the observation at each step. kalman: no step size, diverse samples. "
+                    "pseudo-inverse: cheaper. dps: with a step size. published: for a fit of that preset.",
                 ),
                 io.Int.Input(
                     "batch_size", default=4, min=1, max=64,
-                    tooltip="Samples computed together. It changes speed and memory, not the samples.",
+                    tooltip="Samples computed in parallel. Affects speed and memory, not the samples.",
                 ),
                 io.Int.Input(
                     "first_sample", default=0, min=0, max=100000,
-                    tooltip="Number of the first sample: with the same seed, sample 3 of a batch alone is "
-                    "first_sample 3, num_samples 1.",
+                    tooltip="Index of the first sample. To draw sample 3 of a batch alone: same seed, first_sample 3, "
+                    "num_samples 1.",
                 ),
                 io.Combo.Input(
                     "checkpointing", options=list(CHECKPOINTING), default="auto", tooltip=CHECKPOINTING_TOOLTIP
                 ),
                 io.Int.Input(
                     "particles", default=1, min=1, max=64, optional=True,
-                    tooltip="Samples that compete in groups of this size: those that explain the observation better "
-                    "have more descendants. 1: each by itself. For a handful of measurements; the report says "
-                    "when there are too many. Memory of at least one group, and kalman guidance.",
+                    tooltip="Group size of sequential Monte Carlo, for kalman guidance. 1 = off. Use with at most 16 "
+                    "measurements. A group must fit into memory.",
                 ),
             ],
             outputs=[
                 output(io.Latent, "latent", "The samples before decoding."),
-                output(io.Image, "images", "The samples as decoded: Composite Observed puts known pixels back."),
-                output(io.String, "report", "What the run cost, and what became of particles."),
+                output(io.Image, "images", "The decoded samples. Composite Observed restores the known pixels."),
+                output(io.String, "report", "Cost of the run, and statistics of the particles."),
             ],
         )  # fmt: skip
 

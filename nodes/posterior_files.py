@@ -1,4 +1,4 @@
-"""The nodes that keep a fitted posterior on disk."""
+"""The nodes that save and load a fitted posterior."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..vipaint_ops.vipaint import HierarchicalPosterior
 from .sockets import PosteriorSocket, output
 
 FOLDER = "vipaint"
-"""ComfyUI's models folder for posteriors that are shared; those just saved lie in its output folder."""
+"""ComfyUI's models folder for posteriors. New ones are saved to the output folder."""
 
 
 def register_folder() -> None:
-    """Tell ComfyUI of the folder, once, when it loads the pack."""
+    """Register the models folder with ComfyUI."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
 
 
 def _files() -> dict[str, Path]:
-    """Posteriors by the name that the node shows."""
+    """Posterior files by their name in the node."""
     shared = {name: Path(folder_paths.get_full_path(FOLDER, name)) for name in folder_paths.get_filename_list(FOLDER)}
     made = Path(folder_paths.get_output_directory())
     saved = {f"output: {path.relative_to(made).as_posix()}": path for path in made.rglob("*.safetensors")}
@@ -30,7 +30,7 @@ def _files() -> dict[str, Path]:
 
 
 class SavePosterior(io.ComfyNode):
-    """Writes a posterior."""
+    """Saves a posterior."""
 
     @classmethod
     def define_schema(cls):
@@ -38,12 +38,14 @@ class SavePosterior(io.ComfyNode):
             node_id="VIPaintSavePosterior",
             display_name="Save Posterior",
             category="VIPaint",
-            description="Writes a fitted posterior into ComfyUI's output folder, as safetensors with readable "
-            "metadata. Load Posterior finds it there.",
+            description="Saves a fitted posterior to ComfyUI's output folder, as safetensors with readable metadata. "
+            "Load Posterior lists it.",
             inputs=[
                 PosteriorSocket.Input("posterior", tooltip="From Fit Posterior."),
                 io.String.Input(
-                    "filename_prefix", default="vipaint/posterior", tooltip="Folder and name; a number is added."
+                    "filename_prefix",
+                    default="vipaint/posterior",
+                    tooltip="Folder and file name. A number is appended.",
                 ),
             ],
             outputs=[],
@@ -61,7 +63,7 @@ class SavePosterior(io.ComfyNode):
 
 
 class LoadPosterior(io.ComfyNode):
-    """Reads a posterior."""
+    """Loads a posterior."""
 
     @classmethod
     def define_schema(cls):
@@ -69,11 +71,11 @@ class LoadPosterior(io.ComfyNode):
             node_id="VIPaintLoadPosterior",
             display_name="Load Posterior",
             category="VIPaint",
-            description="Reads a posterior that Save Posterior wrote, for the same picture, mask and model.",
+            description="Loads a posterior of Save Posterior, for the same image, mask and model.",
             inputs=[
                 io.Combo.Input(
                     "file", options=sorted(_files()),
-                    tooltip="Files of models/vipaint and of the output folder; press R to see new ones.",
+                    tooltip="Files in models/vipaint and in the output folder. Press R to refresh the list.",
                 )
             ],
             outputs=[output(PosteriorSocket, "posterior", "For Sample Posterior.")],

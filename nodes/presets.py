@@ -1,4 +1,4 @@
-"""The settings that the nodes' combos name."""
+"""Settings of the presets in the nodes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GUIDANCE = {
 
 
 class Restoration(NamedTuple):
-    """What the nodes that do it all mean by a preset: one of Fit Posterior's, with Sample Posterior's settings."""
+    """A preset of the all-in-one nodes: a preset of Fit Posterior, with settings of Sample Posterior."""
 
     fit: str
     guidance: str = "kalman"
@@ -41,27 +41,29 @@ RESTORATIONS = {
     "published v1": Restoration("published v1", "published v1"),
     "published v2": Restoration("published v2", "published v2"),
 }
-"""Three budgets (docs/results.md), and the published settings."""
+"""Three budgets (docs/results.md) and the published settings."""
 
 
 def parse_keypoints(text: str) -> tuple[float, ...] | None:
-    """Times from a line such as ``0.55, 0.4``; none from an empty one.
+    """Times from a line such as ``0.55, 0.4``; None for an empty line.
 
     Raises:
-        InputError: something that is no number. (Their order and range is for the library to check.)
+        InputError: a word that is not a number. The library checks order and range.
     """
     words = text.replace(",", " ").split()
     try:
         return tuple(float(word) for word in words) or None
     except ValueError as error:
-        raise InputError(f"keypoints is {text!r}; give times between 0 and 1 such as 0.55, 0.4, or nothing") from error
+        raise InputError(
+            f"keypoints is {text!r}; use times between 0 and 1 such as 0.55, 0.4, or leave it empty"
+        ) from error
 
 
 def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> FitConfig:
-    """A preset with what the user set besides: an empty line, -1 iterations and zeros leave the preset's values.
+    """A preset with the user's changes. An empty line, -1 iterations and zeros keep the values of the preset.
 
     Raises:
-        InputError: keypoints that are no decreasing times in (0, 1].
+        InputError: keypoints that are not decreasing times in (0, 1].
     """
     check_choice("preset", preset, FITS)
     changes = {name: value for name, value in given.items() if value}
@@ -73,7 +75,7 @@ def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> Fi
 
 
 def refine_config(guidance: str, steps: int, batch_size: int, particles: int) -> RefineConfig:
-    """A refinement with the user's number of steps, or with its own for 0.
+    """Refinement settings. 0 steps keep the default of the guidance.
 
     Raises:
         InputError: particles with another guidance than kalman.
@@ -84,7 +86,7 @@ def refine_config(guidance: str, steps: int, batch_size: int, particles: int) ->
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Older ComfyUI lets any word pass for a choice.
+    """Check the value of a combo, which older ComfyUI versions do not check.
 
     Raises:
         InputError: the value of the input ``name`` is none of ``choices``.

@@ -1,4 +1,4 @@
-"""The nodes that do it all for blurred and for small pictures."""
+"""The all-in-one nodes for blurred and for small images."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Deblur(io.ComfyNode):
             node_id="VIPaintDeblur",
             display_name="VIPaint Deblur",
             category="VIPaint",
-            description="Sharpens a blurred picture in several different ways, all of which would look like it if they "
-            "were blurred. Another seed draws others without fitting again.",
+            description="Deblurs an image with several different samples that are consistent with it. A new seed draws "
+            "new samples without a new fit.",
             inputs=[
                 *model_inputs(),
                 io.Image.Input("image", extra_dict=LINK, tooltip=observe_blur.IMAGE_TOOLTIP),
                 io.Combo.Input(
                     "blur", options=["gaussian", "motion"], default="gaussian",
-                    tooltip="gaussian: out of focus, with std. motion: along a line, with angle. A connected kernel "
-                    "takes the place of both.",
+                    tooltip="gaussian: out of focus, uses std. motion: along a line, uses angle. A connected kernel "
+                    "replaces both.",
                 ),
                 observe_blur.kernel_size_input(
-                    "Side of the kernel in pixels, odd. gaussian: 6 std or more; motion: how far it went."
+                    "Side of the kernel in pixels, odd. gaussian: 6 std or more. motion: length of the motion + 1."
                 ),
                 io.Float.Input(
                     "std", default=3.0, min=0.1, max=100.0, step=0.1, round=0.01, tooltip=observe_blur.STD_TOOLTIP
@@ -66,7 +66,7 @@ class Deblur(io.ComfyNode):
 
 
 class SuperResolve(io.ComfyNode):
-    """Observe a small picture, fit and sample."""
+    """Observe a small image, fit and sample."""
 
     @classmethod
     def define_schema(cls):
@@ -74,8 +74,8 @@ class SuperResolve(io.ComfyNode):
             node_id="VIPaintSuperResolve",
             display_name="VIPaint Super-Resolve",
             category="VIPaint",
-            description="Enlarges a picture in several different ways, all of which would look like it if they were "
-            "made small. Another seed draws others without fitting again.",
+            description="Upscales an image with several different samples that are consistent with it. A new seed "
+            "draws new samples without a new fit.",
             inputs=[
                 *model_inputs(),
                 io.Image.Input("image", extra_dict=LINK, tooltip=observe_scale.IMAGE_TOOLTIP),
@@ -97,7 +97,7 @@ class SuperResolve(io.ComfyNode):
 
 def _outputs() -> list[Any]:
     return [
-        output(io.Image, "images", "The restorations."),
+        output(io.Image, "images", "The samples."),
         output(io.Latent, "latent", "The samples before decoding."),
     ]
 

@@ -1,4 +1,4 @@
-"""The pack's own socket types, the seed widget, and outputs named alike in every ComfyUI."""
+"""Socket types of the pack, the seed widget, and named outputs."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ SEED = {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True
 
 
 def output(kind: Any, name: str, tooltip: str) -> Any:
-    """An output of a node; without a display name, older ComfyUI shows its type in the place of its name."""
+    """An output with a display name. Without one, older ComfyUI shows its type as name."""
     return kind.Output(name, display_name=name, tooltip=tooltip)

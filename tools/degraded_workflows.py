@@ -1,4 +1,4 @@
-"""The example workflows of blurred, small and damaged pictures."""
+"""Example workflows for blurred, small and damaged images."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from tools.workflow_parts import embedded_guider, embedded_model, enlarge, promp
 
 
 def embedded_deblur(flow: Workflow) -> None:
-    """A scene, blurred on purpose, restored and compared with what it was."""
+    """A blurred scene, restored and compared with the original."""
     flow.group("Read me")
     flow.note(
         "# Blur, restore, compare\n\n"
-        "Press **Run**: nothing needs to be downloaded. A scene is blurred and made noisy; what it could have been is "
-        "drawn four times, and compared with what it was.\n\n"
-        "- *Kernel Preview* shows what the blur makes of one bright point.\n"
-        "- *residual / noise* near 1 says that a restoration, blurred again, explains what was given.\n"
-        "- Another blur: put *Observe: Motion Blur* in the place of *Observe: Gaussian Blur*."
+        "Press **Run**. No download is needed. A scene is blurred and made noisy. VIPaint draws four samples, which "
+        "are compared with the original.\n\n"
+        "- *Kernel Preview* shows the kernel of the blur.\n"
+        "- *residual / noise* near 1: the sample agrees with the blurred image to within its noise.\n"
+        "- For another blur, replace *Observe: Gaussian Blur* by *Observe: Motion Blur*."
     )
     model, label, scene = _clean_scene(flow)
     flow.group("Degrade")
     blur = flow.add("VIPaintObserveGaussianBlur", image=scene["image"], kernel_size=25, std=2.0)
     kernel = flow.add("VIPaintKernelPreview", observation=blur["observation"])
-    flow.add("PreviewImage", title="The kernel", images=kernel["kernel"])
+    flow.add("PreviewImage", title="Kernel", images=kernel["kernel"])
     _restored_and_compared(flow, model, label, scene, blur["observation"])
 
 
 def embedded_super_resolve(flow: Workflow) -> None:
-    """A scene of 16 pixels, enlarged four times in one node."""
+    """A scene of 16 pixels, upscaled four times in one node."""
     flow.group("Read me")
     flow.note(
         "# Super-resolution in one node\n\n"
-        "Press **Run**. A scene is made four times smaller, and enlarged again in four ways that would all look like "
-        "it if they were made small. Change the **seed** for others."
+        "Press **Run**. A scene is downscaled four times, then upscaled to four samples that are consistent with the "
+        "small image. Change the **seed** for new samples."
     )
     model, label, scene = _clean_scene(flow)
-    flow.group("Make it small")
+    flow.group("Downscale")
     size = {"upscale_method": "area", "width": 16, "height": 16, "crop": "disabled"}
-    reduced = flow.add("ImageScale", title="A picture of the small size", image=scene["image"], **size)
+    reduced = flow.add("ImageScale", title="Image of the small size", image=scene["image"], **size)
     smaller = flow.add("VIPaintObserveSuperResolution", image=reduced["IMAGE"])
     given = flow.add("VIPaintDegradeImage", image=scene["image"], observation=smaller["observation"])
     flow.column()
     seen = enlarge(flow, given["degraded"])
-    flow.add("PreviewImage", title="What is given", images=seen["IMAGE"])
+    flow.add("PreviewImage", title="Degraded image", images=seen["IMAGE"])
     flow.group("Restore")
     conditions = {"positive": label["conditioning"], "negative": label["conditioning"]}
     restored = flow.add(
@@ -60,10 +60,10 @@ def old_photo(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# An old photograph: blurred, scratched and noisy\n\n"
-        "Press **Run**. The scene goes through a shaken camera and is then scratched; *Observe: Chain* joins the two, "
-        "and VIPaint undoes both at once.\n\n"
-        "For a photograph of your own, load it in the place of the degraded scene, paint the scratches as its mask, "
-        "and guess the blur: *Compare* needs an original and is left out then."
+        "Press **Run**. The scene is blurred by camera shake, then scratched. *Observe: Chain* combines both, and "
+        "VIPaint restores the image in one run.\n\n"
+        "For your own photograph: load it in place of the degraded scene, paint the scratches as mask, and estimate "
+        "the blur. Remove *Compare*, which needs an original."
     )
     model, label, scene = _clean_scene(flow)
     flow.group("Degrade")
@@ -83,14 +83,14 @@ def sd15_deblur(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# Deblurring with Stable Diffusion 1.5\n\n"
-        "1. Load the blurred photograph, about 512 pixels a side, in the first *Load Image*.\n"
-        "2. Describe it in the upper prompt.\n"
-        "3. Say how it was blurred: *VIPaint Deblur* takes a Gaussian or a straight motion. If you have a picture of "
-        "the kernel (a point of light in the photograph, on black), load it in the second *Load Image* and un-mute the "
-        "group *With a kernel* (select its nodes, Ctrl+M).\n"
+        "1. Load the blurred photograph, about 512 pixels per side, in the first *Load Image*.\n"
+        "2. Describe it in the prompt.\n"
+        "3. Set the blur in *VIPaint Deblur*: Gaussian or straight motion. With an image of the kernel (a point of "
+        "light in the photograph, on black), load it in the second *Load Image* and un-mute the group *With a kernel* "
+        "(select its nodes, Ctrl+M).\n"
         "4. Press **Run**."
     )
-    flow.group("Model, picture, prompt")
+    flow.group("Model, image, prompt")
     model, vae, picture, positive, negative = prompted(flow, sd15(flow))
     flow.group("Deblur")
     inputs = {"model": model, "positive": positive, "negative": negative, "vae": vae, "image": picture["IMAGE"]}
@@ -113,25 +113,24 @@ def sdxl_deblur(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# Deblurring with SDXL\n\n"
-        "1. Load the blurred photograph, about 1024 pixels a side.\n"
-        "2. Describe it in the upper prompt.\n"
-        "3. Say how it was blurred: out of focus (*gaussian*, with its std in pixels), or moved (*motion*, with its "
-        "length and direction). Too strong a guess makes rings, too weak a one leaves blur.\n"
-        "4. Press **Run**. *Estimate Noise Level* sets the noise level: that of the picture, and what the VAE cannot "
-        "reproduce of it."
+        "1. Load the blurred photograph, about 1024 pixels per side.\n"
+        "2. Describe it in the prompt.\n"
+        "3. Set the blur: out of focus (*gaussian*, std in pixels) or motion (*motion*, length and direction). Too "
+        "strong a blur gives rings, too weak a blur leaves the image soft.\n"
+        "4. Press **Run**. *Estimate Noise Level* sets the noise level, including the VAE's reconstruction error."
     )
     _sdxl_restored(flow, "VIPaintDeblur", "vipaint/deblurred", noise_of_vae=True)
 
 
 def sdxl_super_resolve(flow: Workflow) -> None:
-    """A small picture with SDXL, in one node."""
+    """Super-resolution with SDXL, in one node."""
     flow.group("Read me")
     flow.note(
         "# Super-resolution with SDXL\n\n"
-        "1. Load a small picture, about 256 pixels a side: it comes out four times larger, as **factor** says.\n"
-        "2. Describe it in the upper prompt.\n"
-        "3. Press **Run** for four large pictures that would all look like it if they were made small. *Estimate "
-        "Noise Level* sets the noise level."
+        "1. Load a small image, about 256 pixels per side. It is upscaled by **factor**, four times by default.\n"
+        "2. Describe it in the prompt.\n"
+        "3. Press **Run** for four samples that are consistent with the small image. *Estimate Noise Level* sets the "
+        "noise level."
     )
     _sdxl_restored(flow, "VIPaintSuperResolve", "vipaint/super_resolved", noise_of_vae=False)
 
@@ -141,9 +140,8 @@ def embedded_restore_upscale(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# Restore, then upscale\n\n"
-        "Press **Run**: nothing needs to be downloaded. A blurred, noisy scene is restored by VIPaint, which knows how "
-        "it was spoilt, and what comes out is enlarged by ComfyUI's *Upscale Image*, which does not. The other order "
-        "would enlarge the blur."
+        "Press **Run**. No download is needed. VIPaint restores a blurred, noisy scene with its known blur. ComfyUI's "
+        "*Upscale Image* then enlarges the result. In the reverse order, the blur would be enlarged too."
     )
     model, label, scene = _clean_scene(flow)
     flow.group("Degrade")
@@ -151,7 +149,7 @@ def embedded_restore_upscale(flow: Workflow) -> None:
     degraded = flow.add("VIPaintDegradeImage", image=scene["image"], observation=blur["observation"])
     flow.column()
     seen = enlarge(flow, degraded["degraded"])
-    flow.add("PreviewImage", title="What is given", images=seen["IMAGE"])
+    flow.add("PreviewImage", title="Degraded image", images=seen["IMAGE"])
     flow.group("Restore")
     conditions = {"positive": label["conditioning"], "negative": label["conditioning"]}
     restored = flow.add(
@@ -169,14 +167,14 @@ def sd15_restore_upscale(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# Restore, then upscale, with Stable Diffusion 1.5\n\n"
-        "1. Load the blurred photograph, about 512 pixels a side, and describe it in the upper prompt.\n"
-        "2. Say how it was blurred in *Observe: Gaussian Blur*, or put another *Observe* node in its place. *Estimate "
-        "Noise Level* sets its noise level. *Robust Likelihood*, muted, lets a few pixels be wrong, at a cost.\n"
-        "3. Press **Run**. Every restoration is enlarged four times: upscalers sharpen what is sharp already."
+        "1. Load the blurred photograph, about 512 pixels per side, and describe it in the prompt.\n"
+        "2. Set the blur in *Observe: Gaussian Blur*, or use another *Observe* node. *Estimate Noise Level* sets its "
+        "noise level. *Robust Likelihood* (muted) allows a few outlier pixels, at a cost.\n"
+        "3. Press **Run**. Every sample is upscaled four times."
     )
-    flow.group("Model, picture, prompt")
+    flow.group("Model, image, prompt")
     model, vae, picture, positive, negative = prompted(flow, sd15(flow))
-    flow.group("What is known")
+    flow.group("Observation")
     noise = flow.add("VIPaintEstimateNoiseLevel", image=picture["IMAGE"], vae=vae)
     blur = flow.add("VIPaintObserveGaussianBlur", image=picture["IMAGE"], noise_level=noise["noise_level"])
     flow.add("VIPaintRobustLikelihood", observation=blur["observation"], muted=True)
@@ -191,7 +189,7 @@ def sd15_restore_upscale(flow: Workflow) -> None:
 
 
 def _sdxl_restored(flow: Workflow, node: str, prefix: str, noise_of_vae: bool) -> None:
-    flow.group("Model, picture, prompt")
+    flow.group("Model, image, prompt")
     model, vae, picture, positive, negative = prompted(flow, sdxl(flow))
     flow.group("Restore")
     noise = flow.add("VIPaintEstimateNoiseLevel", image=picture["IMAGE"], **({"vae": vae} if noise_of_vae else {}))
@@ -202,7 +200,7 @@ def _sdxl_restored(flow: Workflow, node: str, prefix: str, noise_of_vae: bool) -
 
 
 def _clean_scene(flow: Workflow) -> tuple[Node, Node, Node]:
-    flow.group("Model and picture")
+    flow.group("Model and image")
     model, label = embedded_model(flow)
     return model, label, flow.add("VIPaintDemoScene")
 
@@ -211,7 +209,7 @@ def _restored_and_compared(flow: Workflow, model: Node, label: Node, scene: Node
     degraded = flow.add("VIPaintDegradeImage", image=scene["image"], observation=observation)
     flow.column()
     seen = enlarge(flow, degraded["degraded"])
-    flow.add("PreviewImage", title="What is given", images=seen["IMAGE"])
+    flow.add("PreviewImage", title="Degraded image", images=seen["IMAGE"])
     guider = embedded_guider(flow, model, label)
     given = {"guider": guider["GUIDER"], "vae": model["vae"], "observation": degraded["degraded_observation"]}
     flow.group("Restore")

@@ -1,7 +1,7 @@
-"""Writes the example workflows: ``python -m tools.make_workflows`` makes ``workflows/*.json`` anew.
+"""Writes the example workflows: ``python -m tools.make_workflows`` regenerates ``workflows/*.json``.
 
-Slots, their order and widget values come from the schema snapshots in ``tests/nodes``, so that a workflow cannot
-disagree with the nodes. Each of its functions is a workflow, or a part that several of them share.
+Slots, their order and widget values come from the schema snapshots in ``tests/nodes``, so that workflows agree with
+the nodes. Each function is a workflow, or a part of several.
 """
 
 from __future__ import annotations
@@ -28,62 +28,61 @@ WORKFLOWS = Path(__file__).parent.parent / "workflows"
 
 
 def embedded_inpaint(flow: Workflow) -> None:
-    """Every step as a node of its own, on the model that is shipped."""
+    """Inpainting with one node per step, on the embedded prior."""
     flow.group("Read me")
     flow.note(
-        "# Four completions of half a scene\n\n"
-        "Press **Run**: nothing needs to be downloaded. The right half of a 64-pixel scene is hidden, a small model "
-        "that comes with VIPaint fits what could be there, and draws four different completions.\n\n"
-        "- Change the **seed of Sample Posterior** for four others: the fit is not repeated.\n"
-        "- Change **hole** for another mask.\n"
-        "- The curves fall while the fit improves; the other preview shows what the model expects of four draws at "
-        "each noise level of the fit.\n\n"
-        "The shipped model only knows such scenes. For photographs, open one of the workflows for Stable Diffusion."
+        "# Four samples for half an image\n\n"
+        "Press **Run**. No download is needed. The right half of a 64-pixel scene is masked. VIPaint fits a posterior "
+        "with the embedded prior and draws four samples.\n\n"
+        "- **seed** of *Sample Posterior*: new samples of the same fit.\n"
+        "- **hole** of *Demo Scene*: another mask.\n"
+        "- The curves show the fit. The keypoint preview shows denoised predictions of four draws at each noise "
+        "level.\n\n"
+        "The embedded prior supports only such scenes. For photographs, use a Stable Diffusion workflow."
     )
     model, scene, observation, guider = embedded_scene(flow)
     fit = add_fit(flow, model, observation, guider)
     flow.add("PreviewImage", title="Curves of the fit", images=fit["loss_plot"])
-    flow.add("PreviewImage", title="What the model expects", images=fit["keypoint_preview"])
-    flow.group("Draw samples")
+    flow.add("PreviewImage", title="Keypoint preview", images=fit["keypoint_preview"])
+    flow.group("Samples")
     add_samples(flow, fit, model, observation, guider, scene, seed=0)
 
 
 def fit_once_sample_many(flow: Workflow) -> None:
-    """One fit, saved; samples of it with several seeds, now and after loading it again."""
+    """One fit, saved; samples with several seeds, before and after loading it."""
     flow.group("Read me")
     flow.note(
-        "# Fit once, sample as often as you like\n\n"
-        "1. Press **Run**. The posterior is fitted once and saved to `output/vipaint`; two nodes draw samples of it "
-        "with different seeds.\n"
-        "2. Change a seed and run again: only those samples are drawn, the fit is kept.\n"
-        "3. After a restart of ComfyUI: press **R** and choose the saved file in *Load Posterior*. Un-mute the group "
-        "*Another day* (select its nodes, Ctrl+M), and mute *Fit once*, *Draw samples* and *Draw others* in the same "
-        "way.\n\n"
-        "A posterior belongs to its picture, mask and model. With others it is refused."
+        "# Fit once, sample many times\n\n"
+        "1. Press **Run**. The posterior is fitted once and saved to `output/vipaint`. Two nodes draw samples with "
+        "different seeds.\n"
+        "2. Change a seed and run again. Only its samples are drawn; the fit is cached.\n"
+        "3. After a restart: press **R** and select the file in *Load Posterior*. Un-mute the group *Load a fit* "
+        "(select its nodes, Ctrl+M). Mute *Fit*, *Samples* and *More samples*.\n\n"
+        "A posterior is valid for its image, mask and model only."
     )
     model, scene, observation, guider = embedded_scene(flow)
     fit = add_fit(flow, model, observation, guider)
     flow.add("VIPaintSavePosterior", posterior=fit["posterior"])
-    flow.group("Draw samples")
+    flow.group("Samples")
     add_samples(flow, fit, model, observation, guider, scene, seed=1)
-    flow.group("Draw others", below=True)
+    flow.group("More samples", below=True)
     add_samples(flow, fit, model, observation, guider, scene, seed=2)
-    flow.group("Another day (muted)", below=True)
+    flow.group("Load a fit (muted)", below=True)
     loaded = flow.add("VIPaintLoadPosterior", file="output: vipaint/posterior_00001_.safetensors", muted=True)
     add_samples(flow, loaded, model, observation, guider, scene, seed=3, muted=True)
 
 
 def sd15_inpaint(flow: Workflow) -> None:
     """Stable Diffusion 1.5 with a prompt, in one node."""
-    _read_me(flow, "Stable Diffusion 1.5", "512 to 768 pixels a side suit this model.")
-    flow.group("Model, picture, prompt")
+    _read_me(flow, "Stable Diffusion 1.5", "Image size: 512 to 768 pixels per side.")
+    flow.group("Model, image, prompt")
     _save(flow, _inpaint(flow, *prompted(flow, sd15(flow))))
 
 
 def sdxl_inpaint(flow: Workflow) -> None:
     """SDXL with a prompt, in one node."""
-    _read_me(flow, "SDXL", "About 1024 pixels a side suit this model. It takes several times the memory of SD 1.5.")
-    flow.group("Model, picture, prompt")
+    _read_me(flow, "SDXL", "Image size: about 1024 pixels per side. Several times the memory of SD 1.5.")
+    flow.group("Model, image, prompt")
     _save(flow, _inpaint(flow, *prompted(flow, sdxl(flow))))
 
 
@@ -92,10 +91,10 @@ def sd35_inpaint(flow: Workflow) -> None:
     _read_me(
         flow,
         "Stable Diffusion 3.5",
-        "About 1024 pixels a side suit this model. Take one whose diffusion weights are fp16 or bf16: quantised "
-        "kernels (GGUF, nvfp4, fp8 *fast*) have no gradients. The fp8 in the name of this file is a text encoder's.",
+        "Image size: about 1024 pixels per side. Use diffusion weights in fp16 or bf16: quantised kernels (GGUF, "
+        "nvfp4, fp8 *fast*) have no gradients. In this file only a text encoder is fp8.",
     )
-    flow.group("Model, picture, prompt")
+    flow.group("Model, image, prompt")
     name = "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
     checkpoint = flow.add(
         "CheckpointLoaderSimple",
@@ -106,14 +105,14 @@ def sd35_inpaint(flow: Workflow) -> None:
 
 
 def lora_controlnet(flow: Workflow) -> None:
-    """A LoRA and a ControlNet in front of the node."""
+    """Inpainting with a LoRA and a ControlNet."""
     _read_me(
         flow,
         "a LoRA and a ControlNet",
-        "The second picture is a white-on-black line drawing, of the same shape as the first, of what the whole should "
-        "show. LoRAs and ControlNets in front of VIPaint apply as they do in front of KSampler.",
+        "The second image is a white-on-black line drawing of the whole image, with the same aspect ratio. LoRAs and "
+        "ControlNets apply as for KSampler.",
     )
-    flow.group("Model, picture, prompt")
+    flow.group("Model, image, prompt")
     checkpoint = sd15(flow)
     lora = flow.add(
         "LoraLoader",
@@ -152,9 +151,9 @@ def lora_controlnet(flow: Workflow) -> None:
 
 
 def upscale_after(flow: Workflow) -> None:
-    """An upscaler behind the node."""
-    _read_me(flow, "an upscaler behind", "Every completion is enlarged four times after the hole was filled.")
-    flow.group("Model, picture, prompt")
+    """Inpainting, then an upscaler."""
+    _read_me(flow, "an upscaler", "Every sample is upscaled four times after inpainting.")
+    flow.group("Model, image, prompt")
     inpaint = _inpaint(flow, *prompted(flow, sd15(flow)))
     enlarged = upscaled_by_model(flow, inpaint["images"])
     flow.add("SaveImage", images=enlarged["IMAGE"], filename_prefix="vipaint/upscaled")
@@ -164,13 +163,13 @@ def _read_me(flow: Workflow, model: str, advice: str) -> None:
     flow.group("Read me")
     flow.note(
         f"# Inpainting with {model}\n\n"
-        "1. Choose your models.\n"
-        "2. Load your picture in *Load Image*, right-click it, *Open in MaskEditor*, and paint the hole.\n"
-        "3. Describe the **whole** picture in the upper prompt.\n"
-        "4. Press **Run**. The node first fits what could be in the hole, then draws the samples.\n"
-        "5. Change the **seed** for other samples of the same fit.\n\n"
+        "1. Select your models.\n"
+        "2. Load an image in *Load Image*, right-click it, *Open in MaskEditor*, and paint the mask.\n"
+        "3. Describe the **whole** image in the prompt.\n"
+        "4. Press **Run**. The node fits a posterior, then draws samples.\n"
+        "5. Change the **seed** for new samples of the same fit.\n\n"
         f"{advice}\n\n"
-        "Short of memory or time: *preset* fast, a smaller picture, cfg 1."
+        "To save memory or time: *preset* fast, a smaller image, cfg 1."
     )
 
 

@@ -1,4 +1,4 @@
-"""The example workflows of the sampling methods."""
+"""Example workflows for the sampling methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.workflow_parts import embedded_guider, embedded_model, embedded_scene
 
 @dataclass(frozen=True)
 class _Given:
-    """What samplers are connected to."""
+    """Inputs of a sampler."""
 
     model: Output
     vae: Output
@@ -21,7 +21,7 @@ class _Given:
 
 
 _STEP_SIZE = 0.2
-"""CoPaint's with the shipped model: the published 0.02 leaves it far from what is known in so few steps."""
+"""For CoPaint with the embedded prior: in so few steps, the published 0.02 does not reach the known pixels."""
 
 _FOUR: dict[str, tuple[str, dict[str, Any]]] = {
     "CoPaint": ("VIPaintCoPaintSampler", {"preset": "fast"}),
@@ -40,16 +40,16 @@ _OTHERS = {
 
 
 def embedded_copaint_inpaint(flow: Workflow) -> None:
-    """CoPaint as a sampler, on the model that is shipped."""
+    """CoPaint as a sampler, on the embedded prior."""
     flow.group("Read me")
     flow.note(
-        "# CoPaint: a method as a sampler\n\n"
-        "Press **Run**: nothing needs to be downloaded. *CoPaint Sampler* goes into the core node "
-        "*SamplerCustomAdvanced*, like any other sampler; another method is another node in its place.\n\n"
-        "- **Steps** are those of *BasicScheduler*, **samples** those of *Empty Latent for Observation*.\n"
-        "- *step_size* is ten times the published one, for these are few steps with a small model. Steps that make "
-        "things worse are shortened by themselves.\n"
-        "- Its help page (select it, press **?**) says which method suits when, and what each costs."
+        "# CoPaint as a sampler\n\n"
+        "Press **Run**. No download is needed. *CoPaint Sampler* connects to the core node *SamplerCustomAdvanced*, "
+        "like any sampler. For another method, replace this node.\n\n"
+        "- **Steps** are set in *BasicScheduler*, the number of **samples** in *Empty Latent for Observation*.\n"
+        "- *step_size* is ten times the published one, for few steps with a small model. A step that increases the "
+        "loss is shortened.\n"
+        "- The help page (select the node, press **?**) compares all methods and their cost."
     )
     model, scene, observation, guider = embedded_scene(flow)
     given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
@@ -59,19 +59,19 @@ def embedded_copaint_inpaint(flow: Workflow) -> None:
 
 
 def embedded_copaint_outpaint(flow: Workflow) -> None:
-    """CoPaint with time travel: a scene around its middle, on the model that is shipped."""
+    """Outpainting by CoPaint with time travel, on the embedded prior."""
     flow.group("Read me")
     flow.note(
         "# Outpainting with CoPaint-TT\n\n"
-        "Press **Run**. The middle of a scene is known; all around it is drawn four times. *time travel* goes through "
-        "every ten steps twice, and so joins the new part with the old.\n\n"
-        "Change **border** in *Make Mask* for more or less of the scene."
+        "Press **Run**. The centre of a scene is known, and the rest is drawn four times. *time travel* repeats every "
+        "ten steps, for better joins.\n\n"
+        "Change **border** in *Make Mask* for a larger or smaller known part."
     )
-    flow.group("Model and picture")
+    flow.group("Model and image")
     model, label = embedded_model(flow)
     scene = flow.add("VIPaintDemoScene")
     mask = flow.add("VIPaintMakeMask", width=64, height=64, kind="outpaint border", border=16)
-    flow.group("What is known")
+    flow.group("Observation")
     guider = embedded_guider(flow, model, label)
     observation = flow.add("VIPaintObserveInpaint", image=scene["image"], mask=mask["mask"], noise_level=0.02)
     given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
@@ -81,25 +81,25 @@ def embedded_copaint_outpaint(flow: Workflow) -> None:
 
 
 def embedded_copaint_super_resolve(flow: Workflow) -> None:
-    """A scene of 16 pixels, enlarged four times by CoPaint."""
+    """A scene of 16 pixels, upscaled four times by CoPaint."""
     flow.group("Read me")
     flow.note(
         "# Super-resolution with CoPaint\n\n"
-        "Press **Run**. A scene is made four times smaller, and enlarged again in four ways, compared with what it "
-        "was. *residual / noise* near 1 says that one, made small again, explains what was given; one far above got "
-        "stuck on its way, and another seed is to be tried."
+        "Press **Run**. A scene is downscaled four times, then upscaled to four samples that are compared with the "
+        "original. *residual / noise* near 1: the sample agrees with the small image to within its noise. If it is far "
+        "above 1, try another seed."
     )
-    flow.group("Model and picture")
+    flow.group("Model and image")
     model, label = embedded_model(flow)
     scene = flow.add("VIPaintDemoScene")
-    flow.group("Make it small")
+    flow.group("Downscale")
     size = {"upscale_method": "area", "width": 16, "height": 16, "crop": "disabled"}
-    reduced = flow.add("ImageScale", title="A picture of the small size", image=scene["image"], **size)
+    reduced = flow.add("ImageScale", title="Image of the small size", image=scene["image"], **size)
     smaller = flow.add("VIPaintObserveSuperResolution", image=reduced["IMAGE"], kind="average", noise_level=0.02)
     small = flow.add("VIPaintDegradeImage", image=scene["image"], observation=smaller["observation"])
     flow.column()
     seen = enlarge(flow, small["degraded"])
-    flow.add("PreviewImage", title="What is given", images=seen["IMAGE"])
+    flow.add("PreviewImage", title="Degraded image", images=seen["IMAGE"])
     guider = embedded_guider(flow, model, label)
     given = _Given(model["model"], model["vae"], guider["GUIDER"], small["degraded_observation"])
     flow.group("CoPaint")
@@ -108,16 +108,16 @@ def embedded_copaint_super_resolve(flow: Workflow) -> None:
 
 
 def embedded_methods(flow: Workflow) -> None:
-    """Four methods side by side on one picture, and the others muted, on the model that is shipped."""
+    """Four methods on one image, and the others muted, on the embedded prior."""
     flow.group("Read me")
     flow.note(
-        "# Methods side by side\n\n"
-        "Press **Run**: one scene without its right half, restored by four methods from the same noise in the same 100 "
-        "steps, on one sheet with their numbers.\n\n"
-        "The six others are muted: select the nodes of their group and press Ctrl+M. PSLD, Kalman and ReSample take a "
+        "# Comparison of methods\n\n"
+        "Press **Run**. Four methods inpaint the right half of a scene, from the same noise in the same 100 steps. "
+        "*Compare* shows the samples with their metrics.\n\n"
+        "The other six are muted: select the nodes of their group and press Ctrl+M. PSLD, Kalman and ReSample take a "
         "few minutes.\n\n"
-        "Equal steps are not equal work, and not every method's published number; the table in each sampler's help "
-        "page has both."
+        "Equal steps are not equal cost, and differ from the published numbers of steps. The help page of each sampler "
+        "lists both."
     )
     model, scene, observation, guider = embedded_scene(flow)
     given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
@@ -132,14 +132,14 @@ def sd15_copaint_inpaint(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# Inpainting with CoPaint and Stable Diffusion 1.5\n\n"
-        "1. Load your picture in *Load Image*, 512 to 768 pixels a side, right-click it, *Open in MaskEditor*, and "
-        "paint the hole.\n"
-        "2. Describe the **whole** picture in the upper prompt.\n"
+        "1. Load an image in *Load Image*, 512 to 768 pixels per side, right-click it, *Open in MaskEditor*, and paint "
+        "the mask.\n"
+        "2. Describe the **whole** image in the prompt.\n"
         "3. Press **Run**.\n\n"
-        "Short of memory: *batch_size* 1 and *checkpointing* on. Without gradients (GGUF, fp8 *fast*): *RePaint "
-        "Sampler* in the place of *CoPaint Sampler*."
+        "To save memory: *batch_size* 1 and *checkpointing* on. For models without gradients (GGUF, fp8 *fast*), "
+        "replace *CoPaint Sampler* by *RePaint Sampler*."
     )
-    flow.group("Model, picture, prompt")
+    flow.group("Model, image, prompt")
     model, vae, picture, positive, negative = prompted(flow, sd15(flow))
     given = _observed(flow, model, vae, positive, negative, picture["IMAGE"], picture["MASK"])
     flow.group("CoPaint")
@@ -149,16 +149,16 @@ def sd15_copaint_inpaint(flow: Workflow) -> None:
 
 
 def sd15_copaint_outpaint(flow: Workflow) -> None:
-    """CoPaint with time travel around a photograph, with Stable Diffusion 1.5."""
+    """Outpainting by CoPaint with time travel, with Stable Diffusion 1.5."""
     flow.group("Read me")
     flow.note(
         "# Outpainting with CoPaint-TT and Stable Diffusion 1.5\n\n"
-        "1. Load your picture in *Load Image*, 384 to 512 pixels a side.\n"
-        "2. Say in *Pad Image for Outpainting* how far it goes on; *feathering* stays 0.\n"
-        "3. Describe the **whole** picture in the upper prompt.\n"
-        "4. Press **Run**. Time travel takes twice as long as plain CoPaint, and joins old and new better."
+        "1. Load an image in *Load Image*, 384 to 512 pixels per side.\n"
+        "2. Set the borders in *Pad Image for Outpainting*; keep *feathering* at 0.\n"
+        "3. Describe the **whole** image in the prompt.\n"
+        "4. Press **Run**. Time travel takes twice as long as CoPaint and gives better joins."
     )
-    flow.group("Model, picture, prompt")
+    flow.group("Model, image, prompt")
     model, vae, picture, positive, negative = prompted(flow, sd15(flow))
     padded = flow.add("ImagePadForOutpaint", image=picture["IMAGE"], left=128, top=0, right=128, bottom=0, feathering=0)
     given = _observed(flow, model, vae, positive, negative, padded["IMAGE"], padded["MASK"])
@@ -169,18 +169,18 @@ def sd15_copaint_outpaint(flow: Workflow) -> None:
 
 
 def sd15_copaint_super_resolve(flow: Workflow) -> None:
-    """CoPaint enlarges a small photograph, with Stable Diffusion 1.5."""
+    """Super-resolution by CoPaint, with Stable Diffusion 1.5."""
     flow.group("Read me")
     flow.note(
         "# Super-resolution with CoPaint and Stable Diffusion 1.5\n\n"
-        "1. Load a small picture in *Load Image*, about 128 pixels a side: the restored one is four times as large.\n"
-        "2. Describe it in the upper prompt.\n"
+        "1. Load a small image in *Load Image*, about 128 pixels per side. It is upscaled four times.\n"
+        "2. Describe it in the prompt.\n"
         "3. Press **Run**.\n\n"
-        "*kind* says how it was made small: bicubic as image editors do, average as sensors do."
+        "*kind* is the downscaling method: bicubic as in image editors, average as in sensors."
     )
-    flow.group("Model, picture, prompt")
+    flow.group("Model, image, prompt")
     model, vae, picture, positive, negative = prompted(flow, sd15(flow))
-    flow.group("What is known")
+    flow.group("Observation")
     observation = flow.add("VIPaintObserveSuperResolution", image=picture["IMAGE"])
     guider = flow.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0)
     given = _Given(model, vae, guider["GUIDER"], observation["observation"])
@@ -191,16 +191,16 @@ def sd15_copaint_super_resolve(flow: Workflow) -> None:
 
 
 def sd15_methods(flow: Workflow) -> None:
-    """Four methods side by side on one photograph, with Stable Diffusion 1.5."""
+    """Four methods on one photograph, with Stable Diffusion 1.5."""
     flow.group("Read me")
     flow.note(
-        "# Methods side by side, with Stable Diffusion 1.5\n\n"
-        "1. Load a whole picture in *Load Image*, 512 pixels a side, and paint the part to hide as its mask.\n"
-        "2. Describe it in the upper prompt.\n"
-        "3. Press **Run**: four methods restore it from the same noise in the same 100 steps, on one sheet with their "
-        "numbers, beside the original."
+        "# Comparison of methods with Stable Diffusion 1.5\n\n"
+        "1. Load a whole image in *Load Image*, 512 pixels per side, and paint the area to hide as its mask.\n"
+        "2. Describe it in the prompt.\n"
+        "3. Press **Run**. Four methods restore it from the same noise in the same 100 steps. *Compare* shows the "
+        "samples with their metrics and the original."
     )
-    flow.group("Model, picture, prompt")
+    flow.group("Model, image, prompt")
     model, vae, picture, positive, negative = prompted(flow, sd15(flow))
     given = _observed(flow, model, vae, positive, negative, picture["IMAGE"], picture["MASK"])
     _side_by_side(flow, given, _FOUR, picture["IMAGE"], steps=100)
@@ -209,7 +209,7 @@ def sd15_methods(flow: Workflow) -> None:
 def _observed(
     flow: Workflow, model: Output, vae: Output, positive: Output, negative: Output, image: Output, mask: Output
 ) -> _Given:
-    flow.group("What is known")
+    flow.group("Observation")
     observation = flow.add("VIPaintObserveInpaint", image=image, mask=mask)
     guider = flow.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0)
     return _Given(model, vae, guider["GUIDER"], observation["observation"])
@@ -253,7 +253,7 @@ def _side_by_side(
     muted: bool = False,
 ) -> None:  # fmt: skip
     """One sample of each method, and their sheet."""
-    flow.group("Four methods" if not muted else "Six others (muted)", below=muted)
+    flow.group("Four methods" if not muted else "Six other methods (muted)", below=muted)
     start = _start(flow, given, steps, 1, muted)
     results = []
     for name, settings in methods.values():

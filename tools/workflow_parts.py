@@ -1,4 +1,4 @@
-"""Parts that several of the example workflows share."""
+"""Parts of several example workflows."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ EMBEDDED = "embedded prior (64x64 scenes)"
 
 
 def embedded_model(flow: Workflow) -> tuple[Node, Node]:
-    """The model that is shipped, and its empty conditioning."""
+    """The embedded prior and its empty conditioning."""
     model = flow.add("VIPaintLoadLDMCheckpoint", ckpt_name=EMBEDDED)
     return model, flow.add("VIPaintLDMClassLabel", model=model["model"])
 
 
 def embedded_guider(flow: Workflow, model: Node, label: Node) -> Node:
-    """The shipped model without guidance."""
+    """The embedded prior without guidance."""
     conditions = {"positive": label["conditioning"], "negative": label["conditioning"]}
     return flow.add("CFGGuider", model=model["model"], **conditions, cfg=1.0)
 
 
 def embedded_scene(flow: Workflow) -> tuple[Node, Node, Node, Node]:
-    """The shipped model, a scene with a hole, what is known of it, and the guider."""
-    flow.group("Model and picture")
+    """The embedded prior, a scene with a mask, its observation, and the guider."""
+    flow.group("Model and image")
     model, label = embedded_model(flow)
     scene = flow.add("VIPaintDemoScene")
     enlarged = enlarge(flow, scene["image"])
-    flow.group("What is known")
+    flow.group("Observation")
     guider = embedded_guider(flow, model, label)
     observation = flow.add("VIPaintObserveInpaint", image=scene["image"], mask=scene["mask"], noise_level=0.02)
-    flow.add("PreviewImage", title="The whole scene", images=enlarged["IMAGE"])
+    flow.add("PreviewImage", title="Original", images=enlarged["IMAGE"])
     return model, scene, observation, guider
 
 
 def add_fit(flow: Workflow, model: Node, observation: Node, guider: Node) -> Node:
-    """A fit, in a group of its own."""
-    flow.group("Fit once")
+    """A fit in its own group."""
+    flow.group("Fit")
     return flow.add(
         "VIPaintFitPosterior", guider=guider["GUIDER"], vae=model["vae"], observation=observation["observation"]
     )
@@ -67,10 +67,10 @@ def add_samples(
 
 
 def enlarge(flow: Workflow, image: Output, muted: bool = False) -> Node:
-    """A small picture, large enough to be seen."""
+    """A small image, enlarged for display."""
     return flow.add(
         "ImageScale",
-        title="Enlarge, to be seen",
+        title="Enlarge for display",
         image=image,
         upscale_method="nearest-exact",
         width=256,
@@ -95,7 +95,7 @@ def sdxl(flow: Workflow) -> Node:
 
 
 def upscaled_by_model(flow: Workflow, image: Output) -> Node:
-    """An upscaling model behind a picture."""
+    """An image upscaled by a model."""
     flow.group("Upscale")
     upscaler = flow.add(
         "UpscaleModelLoader",
@@ -107,15 +107,15 @@ def upscaled_by_model(flow: Workflow, image: Output) -> Node:
 
 
 def picture_and_prompts(flow: Workflow, clip: Output) -> tuple[Node, Node, Node]:
-    """A picture to load, and two prompts."""
+    """An image and two prompts."""
     picture = flow.add("LoadImage", image="example.png")
     flow.column()
-    positive = flow.add("CLIPTextEncode", title="What the whole picture shows", clip=clip, text="a photograph, sharp")
-    negative = flow.add("CLIPTextEncode", title="What it does not", clip=clip, text="blurry, watermark, text")
+    positive = flow.add("CLIPTextEncode", title="Prompt", clip=clip, text="a photograph, sharp")
+    negative = flow.add("CLIPTextEncode", title="Negative prompt", clip=clip, text="blurry, watermark, text")
     return picture, positive, negative
 
 
 def prompted(flow: Workflow, checkpoint: Node) -> tuple[Output, Output, Node, Output, Output]:
-    """Model, VAE, picture and both conditions of a checkpoint."""
+    """Model, VAE, image and both conditions of a checkpoint."""
     picture, positive, negative = picture_and_prompts(flow, checkpoint["CLIP"])
     return checkpoint["MODEL"], checkpoint["VAE"], picture, positive["CONDITIONING"], negative["CONDITIONING"]

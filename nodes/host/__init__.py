@@ -1,1 +1,1 @@
-"""The door to ComfyUI: its model, VAE, schedule and samplers as the library sees them."""
+"""Adapters of ComfyUI's models, VAEs, schedules and samplers to the interfaces of the library."""

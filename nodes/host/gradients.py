@@ -1,7 +1,7 @@
-"""Gradients through networks that ComfyUI loaded for inference: what has to be different, and back again afterwards.
+"""Gradients through networks that ComfyUI loads for inference.
 
-ComfyUI runs every node in inference mode, keeps weights as inference tensors, and on recent NVIDIA machines pages them
-through memory that is reused. Each function here lifts one of these obstacles for the length of a ``with`` block.
+ComfyUI runs nodes in inference mode, keeps weights as inference tensors, and on recent NVIDIA GPUs pages them through
+memory that is reused. Each function here removes one of these obstacles.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _PROBE_STEP = 0.5
 
 @contextmanager
 def differentiable() -> Iterator[None]:
-    """Leave inference mode, and have the host run what can be differentiated.
+    """Leave inference mode, and make the host use differentiable operations.
 
-    Offload streams order their copies for forward passes only, so a copy could be overwritten while a backward pass
-    still reads it; and the fused kernels that the host prefers have no derivative.
+    Offload streams order their copies for forward passes only: a copy could be overwritten while a backward pass still
+    reads it. The fused kernels that the host prefers have no derivative.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -40,7 +40,7 @@ def differentiable() -> Iterator[None]:
 
 @contextmanager
 def _setting(name: str, value: Any) -> Iterator[None]:
-    """One of the host's module settings, where this version has it."""
+    """Set one of the host's module settings, if this version has it."""
     if not hasattr(comfy.model_management, name):
         yield
         return
@@ -53,14 +53,14 @@ def _setting(name: str, value: Any) -> Iterator[None]:
 
 
 def attention_with_gradient(function: Callable[..., Tensor], *arguments: Any, **options: Any) -> Tensor:
-    """An ``optimized_attention_override``: PyTorch's own attention, for the host's choices may have no derivative."""
+    """An ``optimized_attention_override`` that uses PyTorch's attention: the host's may have no derivative."""
     return attention_pytorch.__wrapped__(*arguments, **options)
 
 
 def make_differentiable(module: nn.Module) -> None:
-    """Put normal tensors on the same memory in the place of a module's inference tensors; nothing is copied.
+    """Replace inference tensors of a module by normal tensors on the same memory, without a copy.
 
-    Weights of modules that page them (``_v``) are left alone: what a forward pass uses is made afresh from them.
+    Weights of modules that page them (``_v``) are skipped: each forward pass makes new tensors from them.
     """
     normal: dict[int, Tensor] = {}
     for part in module.modules():
@@ -75,14 +75,14 @@ def make_differentiable(module: nn.Module) -> None:
 
 
 def make_attributes_differentiable(holder: object) -> None:
-    """The same for tensors that an object which is no module holds as attributes, as latent formats do."""
+    """As :func:`make_differentiable`, for tensor attributes of an object that is no module, such as a latent format."""
     for name, value in vars(holder).items():
         if isinstance(value, Tensor) and _is_bare(value):
             setattr(holder, name, _on_same_memory(value, {}))
 
 
 def _is_bare(tensor: Tensor | None) -> bool:
-    """Whether autograd would refuse the tensor: an inference tensor, or one that lost its version counter in a move."""
+    """Whether autograd refuses the tensor: an inference tensor, or one that lost its version counter in a move."""
     if tensor is None or type(tensor) not in (Tensor, nn.Parameter):
         return False
     try:
@@ -99,14 +99,14 @@ def _on_same_memory(tensor: Tensor, made: dict[int, Tensor]) -> Tensor:
 
 
 def is_dynamic(patcher: Any) -> bool:
-    """Whether the host pages this model's weights through memory that it reuses."""
+    """Whether the host pages the weights of this model through memory that it reuses."""
     return getattr(patcher, "is_dynamic", lambda: False)()
 
 
 def clone_weights_when_used(patcher: Any) -> None:
-    """Have each operation of a (cloned) patcher work on a copy of its weight, which a backward pass can keep.
+    """Make each operation of a (cloned) patcher work on a copy of its weight, which a backward pass can keep.
 
-    Without it, weights that live in reused memory make gradients silently wrong: autograd keeps views of that memory.
+    Without the copy, autograd keeps views of reused memory, and gradients are wrong without an error.
     """
     modules = dict(patcher.model.named_modules())
     for key in patcher.model_state_dict():
@@ -117,7 +117,7 @@ def clone_weights_when_used(patcher: Any) -> None:
 
 @contextmanager
 def checkpointed_blocks(network: nn.Module) -> Iterator[None]:
-    """Recompute the activations of every block in the backward pass, instead of keeping them."""
+    """Recompute the activations of every block in the backward pass."""
     blocks = list(_blocks(network))
     for block in blocks:
         block.forward = _checkpointed(block.forward)  # type: ignore[method-assign]
@@ -151,10 +151,10 @@ def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def mutates_saved_tensors(function: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether a network changes in place what its own backward pass needs, as ControlNets and Flux do in ComfyUI.
+    """Whether a network changes tensors in place that its backward pass needs, as ControlNets and Flux do in ComfyUI.
 
     Raises:
-        InputError: the network cannot be differentiated at all.
+        InputError: the network cannot be differentiated.
     """
 
     def differentiate() -> None:
@@ -177,9 +177,9 @@ def mutates_saved_tensors(function: Callable[[Tensor], Tensor], x: Tensor) -> bo
 
 
 def check_gradient(name: str, function: Callable[[Tensor], Tensor], x: Tensor, linear: float) -> None:
-    """Compare the gradient of a network with a finite difference, once, before a long run depends on it.
+    """Compare the gradient of a network with a finite difference.
 
-    ``linear`` times the input is taken off the output first, so that the network's own part is what is compared.
+    ``linear`` times the input is subtracted from the output first, so that the network's own part is compared.
 
     Raises:
         InputError: the two disagree, or there is no gradient.
@@ -205,7 +205,7 @@ def check_gradient(name: str, function: Callable[[Tensor], Tensor], x: Tensor, l
         measured = (value(x + _PROBE_STEP * direction) - value(x - _PROBE_STEP * direction)) / (2 * _PROBE_STEP)
     if not abs(measured - slope) <= _PROBE_TOLERANCE * max(abs(measured), slope):
         raise InputError(
-            f"the gradient of this {name} is wrong in this ComfyUI ({slope.item():.4g} where a finite difference gives "
+            f"the gradient of this {name} is wrong in this ComfyUI ({slope.item():.4g}, finite difference "
             f"{measured.item():.4g}): load it unquantised (fp16 or bf16), and without torch.compile"
         )
 
@@ -215,7 +215,7 @@ def _no_gradient(error: RuntimeError) -> InputError:
         raise error
     reason = " ".join(str(error).split())[:200]
     return InputError(
-        f"this model cannot be differentiated in this ComfyUI ({reason}): VIPaint needs gradients through it. Load it "
-        "unquantised (fp16 or bf16; no GGUF, nvfp4 or fp8 'fast'), without torch.compile or weight hooks on one of "
-        "several conditions"
+        f"this model cannot be differentiated in this ComfyUI ({reason}): VIPaint needs its gradients. Load it "
+        "unquantised (fp16 or bf16; no GGUF, nvfp4 or fp8 'fast'), without torch.compile and without weight hooks on "
+        "single conditions"
     )

@@ -1,7 +1,7 @@
 """The model behind a GUIDER, with a VAE, as a prior of the library.
 
-Everything runs inside ``guider.sample``, in a sampler of our own: so whatever the user attached to the model (LoRA,
-ControlNet, areas, masks, function wrappers, guidance) applies as it does in ComfyUI's own samplers.
+Everything runs inside ``guider.sample``, in a sampler of the pack. LoRAs, ControlNets, areas, masks, function wrappers
+and guidance apply as in ComfyUI's own samplers.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from .vae import HostVAE
 
 CHECKPOINTING = ("auto", "on", "off")
 PICTURE_CELLS = 2
-"""Pictures are padded to a multiple of so many latent cells: the patch of the transformers."""
+"""Images are padded to a multiple of this many latent cells, the patch size of the transformers."""
 
 _KEY = "vipaint"
 _KEPT = 4
-"""How many times the memory of a forward pass a backward pass takes, without checkpointing."""
+"""Memory of a backward pass in units of that of a forward pass, without checkpointing."""
 _PROBE_TIME = 0.5
 
 Result = TypeVar("Result")
 
 
 class Gradients(IntEnum):
-    """The networks that a method differentiates through; the others run as they do in ComfyUI's own samplers."""
+    """Networks that a method differentiates through. The others run as in ComfyUI's own samplers."""
 
     NONE = 0
     VAE = 1
@@ -60,10 +60,10 @@ class Gradients(IntEnum):
 
 
 class HostPrior:
-    """The guided prediction of a ComfyUI model, and the decoder of a VAE; valid within one ``guider.sample``."""
+    """The guided prediction of a ComfyUI model and the decoder of a VAE, valid within one ``guider.sample``."""
 
     data_std = 1.0
-    """ComfyUI's latent formats bring latents to unit variance."""
+    """ComfyUI's latent formats have unit variance."""
     dtype = torch.float32
 
     def __init__(
@@ -79,7 +79,7 @@ class HostPrior:
         self._prediction: Tensor | None = None
 
     def denoise(self, z: Tensor, t: Tensor) -> Tensor:
-        """E[z_0 | z_t = z] for times ``t`` (``[batch]``), under the guider's conditions and strength."""
+        """E[z_0 | z_t = z] for times ``t`` (``[batch]``), with the guider's conditions and cfg."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         if torch.is_grad_enabled():
             make_differentiable(self._model)
@@ -89,22 +89,22 @@ class HostPrior:
         return prediction
 
     def decode(self, z0: Tensor) -> Tensor:
-        """Latent to picture in [-1, 1], unclamped."""
+        """Latent to image in [-1, 1], unclamped."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         return self._run(Gradients.VAE, lambda: self._vae.decode(self._model.process_latent_out(z0)))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Picture to latent."""
+        """Image to latent."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         shape = (len(x), *self.latent_shape)
         return self._run(Gradients.VAE, lambda: self._model.process_latent_in(self._vae.encode(x).reshape(shape)))
 
     def to_wire(self, z0: Tensor) -> Tensor:
-        """Clean latents as they lie on ComfyUI's LATENT wires, on the CPU."""
+        """Clean latents in the scale of ComfyUI's LATENT, on the CPU."""
         return self._model.process_latent_out(z0).detach().float().cpu()
 
     def report(self, progress: Progress, latents: Tensor | None = None) -> None:
-        """The library's callback: the host's progress bar, with a preview of ``latents`` or the latest prediction."""
+        """Callback of the library: progress bar, with a preview of ``latents`` or of the latest prediction."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         if self._report is None:
             self._report = latent_preview.prepare_callback(self._guider.model_patcher, progress.total)
@@ -112,10 +112,10 @@ class HostPrior:
         self._report(progress.step - 1, shown, shown, progress.total)
 
     def check(self) -> bool:
-        """Compare the gradients with finite differences; whether saved tensors must be guarded against changes.
+        """Compare gradients with finite differences; returns whether saved tensors need a guard against changes.
 
         Raises:
-            InputError: a network that is differentiated through cannot be, or its gradient is wrong.
+            InputError: a network has no gradient, or a wrong one.
         """
         generator = torch.Generator().manual_seed(0)
         z = torch.randn(1, *self.latent_shape, generator=generator).to(self.device)
@@ -133,7 +133,7 @@ class HostPrior:
         return guard
 
     def _run(self, needed: Gradients, network: Callable[[], Tensor]) -> Tensor:
-        """Call a network: for gradients through it as this pack needs it, else as the host would."""
+        """Call a network; in inference mode unless gradients through it are needed."""
         if self._gradients >= needed:
             return network()
         with torch.inference_mode():
@@ -153,20 +153,20 @@ def with_host_prior(
     sigmas: Tensor | None = None,
     callback: Callable[..., None] | None = None,
 ) -> Result:
-    """Run ``work`` on the model behind ``guider``, loaded, differentiable and with everything restored afterwards.
+    """Run ``work`` with the model behind ``guider`` loaded and differentiable, and restore everything afterwards.
 
-    It may be called within a ``guider.sample``, too, as samplers do.
+    Can be called within a ``guider.sample``, as samplers do.
 
     Args:
-        picture_size: height and width, multiples of what :func:`picture_multiple` says.
-        rows: how many latents go through the network together, for the reservation of memory.
-        checkpointing: one of :data:`CHECKPOINTING`; of use only with gradients through the model.
-        gradients: which of them ``work`` needs.
-        sigmas: the schedule that patches of the model are told.
-        callback: the host's, for :meth:`HostPrior.report`; one of its own where there is none.
+        picture_size: height and width, multiples of :func:`picture_multiple`.
+        rows: batch size of the network, for the memory reservation.
+        checkpointing: one of :data:`CHECKPOINTING`; used only with gradients through the model.
+        gradients: networks that ``work`` differentiates through.
+        sigmas: schedule passed to patches of the model.
+        callback: the host's, for :meth:`HostPrior.report`; a new one by default.
 
     Raises:
-        InputError: the model and the VAE do not belong together, the model cannot be differentiated, or memory ran out.
+        InputError: model and VAE do not match, the model cannot be differentiated, or memory is exhausted.
     """
     host_vae = HostVAE(vae)
     # A backward pass keeps several times the memory of a forward pass.
@@ -182,19 +182,19 @@ def with_host_prior(
     except comfy.model_management.OOM_EXCEPTION as error:
         comfy.model_management.soft_empty_cache()
         raise InputError(
-            "out of memory: lower batch_size (of a sampler) or samples (of Fit Posterior), switch checkpointing on, or "
-            "crop and resize the picture"
+            "out of memory: lower batch_size (of a sampler) or samples (of Fit Posterior), set checkpointing to on, or "
+            "crop or resize the image"
         ) from error
     return task.result
 
 
 def picture_multiple(vae: Any) -> int:
-    """What both sides of a picture must be a multiple of."""
+    """Height and width of an image must be multiples of this."""
     return PICTURE_CELLS * int(vae.spacial_compression_decode())
 
 
 def pad_to_model(observation: Observation, vae: Any) -> tuple[Observation, tuple[int, int], tuple[int, int]]:
-    """The observation of a picture of sides that the model takes, those sides, and the ones to crop back to."""
+    """The observation padded to sides that the model accepts, those sides, and the original sides to crop to."""
     with torch.inference_mode(False):
         padded = pad_observation(observation, picture_multiple(vae))
     sides, size = (one.operator.picture_size(tuple(one.y.shape[2:])) for one in (padded, observation))
@@ -202,24 +202,23 @@ def pad_to_model(observation: Observation, vae: Any) -> tuple[Observation, tuple
 
 
 def empty_latent(patcher: Any, vae: HostVAE, picture_size: tuple[int, int]) -> Tensor:
-    """Zeros of the model's latent shape for a picture, ``[1, channels, (1,) h, w]``.
+    """Zeros of the model's latent shape for an image, ``[1, channels, (1,) h, w]``.
 
     Raises:
-        InputError: the VAE is not the model's.
+        InputError: the VAE does not match the model.
     """
     latent_format = patcher.get_model_object("latent_format")
     channels, dimensions = latent_format.latent_channels, latent_format.latent_dimensions
     if vae.latent_channels != channels or dimensions not in (2, 3):
         raise InputError(
-            f"vae has latents of {vae.latent_channels} channels and the model of {channels}: use the VAE that belongs "
-            "to the model"
+            f"vae has latents of {vae.latent_channels} channels and the model of {channels}: use the VAE of the model"
         )
     frames = (1,) * (dimensions - 2)
     return torch.zeros(1, channels, *frames, *(side // vae.factor for side in picture_size))
 
 
 def fingerprint(patcher: Any) -> str:
-    """Names a model by its class, the first numbers of its unpatched weights, and the keys and strengths of patches."""
+    """Identifies a model by class, first values of unpatched weights, and keys and strengths of patches."""
     digest = hashlib.sha256()
     for name, weight in sorted(patcher.model.named_parameters()):
         digest.update(f"{name} {tuple(weight.shape)}".encode())
@@ -231,21 +230,21 @@ def fingerprint(patcher: Any) -> str:
 
 
 def _private(guider: Any, kept: int, gradients: Gradients) -> Any:
-    """A copy of the guider whose model can be given settings that the user's graph never sees.
+    """A copy of the guider with model settings that do not affect the user's graph.
 
-    ``kept`` is how many latents' forward passes are to fit into memory.
+    ``kept`` is the number of latents whose forward passes must fit into memory.
 
     Raises:
-        InputError: conditions with weight hooks of their own, whose gradient would silently be wrong.
+        InputError: conditions with different weight hooks, which would give a wrong gradient.
     """
     guider = copy.copy(guider)
     patcher = guider.model_patcher.clone()
     if gradients == Gradients.ALL:
         if comfy.samplers.get_total_hook_groups_in_conds(guider.original_conds) > 1:
             raise InputError(
-                "guider has conditions with different weight hooks (scheduled LoRA): VIPaint cannot differentiate "
-                "through a model that changes between conditions; give all conditions the same hooks, or load the "
-                "LoRA as usual"
+                "guider has conditions with different weight hooks (scheduled LoRA), and VIPaint cannot differentiate "
+                "through a model that changes between conditions: use the same hooks for all conditions, or load the "
+                "LoRA with LoraLoader"
             )
         _prepare_for_gradients(patcher)
 
@@ -267,7 +266,7 @@ def _prepare_for_gradients(patcher: Any) -> None:
 
 
 class _Task(comfy.samplers.Sampler):
-    """The sampler that hands the loaded model to ``work``."""
+    """The sampler that passes the loaded model to ``work``."""
 
     def __init__(
         self, work: Callable[[HostPrior], Any], vae: HostVAE, checkpointing: str, gradients: Gradients, kept: int,
@@ -303,8 +302,8 @@ class _Task(comfy.samplers.Sampler):
     def _make_differentiable(self, guider: Any) -> None:
         if any(is_dynamic(extra) for extra in guider.loaded_models):
             raise InputError(
-                "guider has a ControlNet whose weights ComfyUI pages through memory that is reused, which would make "
-                "gradients wrong: start ComfyUI with --disable-dynamic-vram, or leave the ControlNet out"
+                "guider has a ControlNet with weights in reused memory (dynamic VRAM), which makes gradients wrong: "
+                "start ComfyUI with --disable-dynamic-vram, or remove the ControlNet"
             )
         for network in (guider.inner_model, *(extra.model for extra in guider.loaded_models)):
             make_differentiable(network)

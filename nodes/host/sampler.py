@@ -25,17 +25,17 @@ Method = Callable[..., SampleResult]
 
 
 class HostSampler(comfy.samplers.Sampler):
-    """Restores ``observation`` by ``method``, whatever GUIDER, SIGMAS and NOISE it is used with.
+    """Samples ``observation`` by ``method``, with any GUIDER, SIGMAS and NOISE.
 
-    The batch of the latent is the samples: each begins from its row of the noise, over the latent where that is not
-    empty. All other random numbers come from the noise's seed. ``config`` is the method's; its times come from the
-    sigmas.
+    The batch size of the latent is the number of samples. Each sample starts from its row of the noise, added to the
+    latent if that is not empty. All other random numbers come from the seed of the noise. ``config`` is the method's;
+    its times come from the sigmas.
 
     Attributes:
-        gradients: the networks that the method differentiates through.
-        from_latent: whether the method begins from a noisy latent.
+        gradients: networks that the method differentiates through.
+        from_latent: whether the method starts from a noisy latent.
         checkpointing: see :func:`~.host.with_host_prior`.
-        first: number of the first sample, whose random numbers are the same in any batch.
+        first: index of the first sample. A sample has the same random numbers in any batch.
     """
 
     gradients = Gradients.ALL
@@ -51,20 +51,20 @@ class HostSampler(comfy.samplers.Sampler):
         self, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor,
         latent_image: Tensor, denoise_mask: Tensor | None = None, disable_pbar: bool = False,
     ) -> Tensor:  # fmt: skip
-        """Called by ComfyUI with the model loaded; latents are the model's own.
+        """Called by ComfyUI with the model loaded; latents are in the model's scale.
 
         Raises:
-            InputError: sigmas that do not fall to 0, a latent of another size than the observation's or with a mask,
-                or what the method cannot use.
+            InputError: sigmas that do not end at 0, a latent of another size than the observation's or with a mask, or
+                a setting that the method does not support.
         """
         if denoise_mask is not None:
             raise InputError(
-                "latent_image has a noise mask, and the observation says already what is known: connect an empty "
-                "latent, or one without a mask"
+                "latent_image has a noise mask, but the observation defines the known pixels: connect an empty latent, "
+                "or one without a mask"
             )
         if latent_image.any() and not self.from_latent:
             raise InputError(
-                "latent_image is not empty, and this method begins from the observation: connect an empty latent"
+                "latent_image is not empty, but this method starts from the observation: connect an empty latent"
             )
         self._check_size(guider, latent_image)
         _check_sigmas(sigmas.tolist())
@@ -94,8 +94,8 @@ class HostSampler(comfy.samplers.Sampler):
         )  # fmt: skip
         if not latents.isfinite().all():
             raise InputError(
-                "the run diverged to NaN or infinite values: take smaller steps (more of them, or a lower scale or "
-                "rate), raise noise_level, or load the model in fp32 or bf16"
+                "the run diverged to NaN or infinite values: use more steps or a lower scale or rate, raise "
+                "noise_level, or load the model in fp32 or bf16"
             )
         return latents
 
@@ -105,7 +105,7 @@ class HostSampler(comfy.samplers.Sampler):
         if latent_image.shape[1:] != wanted.shape[1:]:
             width, height = (vae.factor * side for side in reversed(latent_image.shape[-2:]))
             raise InputError(
-                f"latent_image is one of {width} x {height} pixels (width x height) and observation needs "
+                f"latent_image is one of {width} x {height} pixels (width x height), but observation needs "
                 f"{self._sides[1]} x {self._sides[0]}: set width {self._sides[1]} and height {self._sides[0]}, or "
                 "connect Empty Latent for Observation"
             )
@@ -114,20 +114,20 @@ class HostSampler(comfy.samplers.Sampler):
 def _check_sigmas(sigmas: list[float]) -> None:
     if sigmas[-1] != 0 or len(sigmas) < 2:
         raise InputError(
-            f"sigmas end at {sigmas[-1]:.4g}; a restoration ends in a clean picture, at 0: connect all that the "
-            "scheduler gives, or the low_sigmas of SplitSigmas"
+            f"sigmas end at {sigmas[-1]:.4g} and must end at 0: connect all sigmas of the scheduler, or the low_sigmas "
+            "of SplitSigmas"
         )
     for before, after in pairwise(sigmas):
         if after > before:
-            raise InputError(f"sigmas rise from {before:.4g} to {after:.4g}; give some that fall to 0")
+            raise InputError(f"sigmas rise from {before:.4g} to {after:.4g} and must decrease")
 
 
 def _times(schedule: HostSchedule, sigmas: list[float]) -> tuple[float, ...]:
-    """The library's times of all sigmas but the last; those that the model does not tell apart once."""
+    """The library's times of all sigmas but the last, without duplicates."""
     return tuple(dict.fromkeys(schedule.time_at_host(sigma) for sigma in sigmas[:-1]))
 
 
 def _begin(prior: HostPrior, config: SamplerConfig, noise: Tensor, latent_image: Tensor) -> Tensor:
-    """The noise of which z = sigma noise is, at the first time, the given noise over the given latent."""
+    """The noise eps for which sigma eps at the first time is the given noise added to the given latent."""
     level = prior.schedule.level(config.grid(prior)[0])
     return noise.clone() + level.alpha / level.sigma * latent_image.clone()

@@ -11,19 +11,19 @@ from ...vipaint_ops.diffusion.schedule import NoiseSchedule
 from ...vipaint_ops.errors import InputError
 
 _POINTS = 1000
-"""Training steps of most hosts' tables; between two of them the log-SNR is interpolated, as ComfyUI does it."""
+"""Training steps of most hosts. Between two of them the log-SNR is interpolated, as in ComfyUI."""
 _EDGE = 1e-6
-"""percent_to_sigma gives markers, not noise levels, at exactly 0 and 1."""
+"""At exactly 0 and 1, percent_to_sigma returns markers instead of noise levels."""
 
 
 class HostSchedule(NoiseSchedule):
-    """alpha and sigma of the model behind a MODEL, and the host's own input and sigma for them.
+    """alpha and sigma of the model behind a MODEL, and conversion to the host's latents and sigma.
 
-    ComfyUI's noisy latent is a x_0 + b eps, where (a, b) = (1, s) for models of noise prediction and (1 - s, c s) for
-    flows (c is 1 but for a few), s being its sigma. The former is brought to unit variance here.
+    ComfyUI's noisy latent is a x_0 + b eps with sigma s. (a, b) = (1, s) for noise prediction, scaled to unit variance
+    here, and (1 - s, c s) for flows, with c = 1 for most.
 
     Raises:
-        InputError: a kind of sampling whose noisy latents are neither.
+        InputError: a kind of sampling of neither form.
     """
 
     def __init__(self, model_sampling: Any):
@@ -33,14 +33,18 @@ class HostSchedule(NoiseSchedule):
         noise = model_sampling.noise_scaling(half, one.clone(), zero).item()
         kind = type(model_sampling).__mro__[1].__name__
         if noise <= 0 or signal not in (0.5, 1.0):
-            raise InputError(f"model samples by {kind}, in which VIPaint does not know the noise level of a latent")
+            raise InputError(
+                f"model samples by {kind}, which VIPaint does not support: its noise level cannot be derived"
+            )
         self._flow, self._noise = signal == 0.5, 2 * noise
         times = torch.linspace(0, 1, _POINTS, dtype=torch.float64).clamp(_EDGE, 1 - _EDGE)
         sigmas = torch.tensor([float(model_sampling.percent_to_sigma(1 - t)) for t in times.tolist()]).double()
         ratios = self._noise * sigmas / (1 - sigmas) if self._flow else sigmas
         self._log_snr = -2 * ratios.log()
         if not (self._log_snr.isfinite().all() and (self._log_snr.diff() < 0).all()):
-            raise InputError(f"model samples by {kind}, whose noise does not grow steadily with time")
+            raise InputError(
+                f"model samples by {kind}, which VIPaint does not support: its noise does not increase with time"
+            )
 
     def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         table = self._log_snr.to(t.device)
@@ -68,7 +72,7 @@ class HostSchedule(NoiseSchedule):
         return z / alpha.view(-1, *[1] * (z.ndim - 1)), sigma / alpha
 
     def time_at_host(self, sigma: float) -> float:
-        """The time at which :meth:`to_host` gives ``sigma``, clamped to the schedule's range; never 0."""
+        """The time at which :meth:`to_host` returns ``sigma``, clamped to the schedule's range; never 0."""
         signal = max(1 - sigma, _EDGE) if self._flow else 1.0
         return max(self.time_at_ratio(self._noise * sigma / signal), _EDGE)
 

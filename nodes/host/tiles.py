@@ -1,4 +1,4 @@
-"""Decoding a large latent in overlapping tiles, with gradients."""
+"""Differentiable decoding of a large latent in overlapping tiles."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 TILE, OVERLAP = 64, 16
-"""Side and overlap of a tile, in latent cells."""
+"""Size and overlap of a tile, in latent cells."""
 
 
 def decode_tiled(decode: Callable[[Tensor], Tensor], latents: Tensor, factor: int) -> Tensor:
     """Decode overlapping tiles of single latents and blend them linearly; differentiable, one tile in memory at a time.
 
     Args:
-        decode: latents ``[1, channels, ..., h, w]`` to pictures ``[1, 3, factor h, factor w]``.
+        decode: latents ``[1, channels, ..., h, w]`` to images ``[1, 3, factor h, factor w]``.
         latents: ``[batch, channels, ..., h, w]``.
     """
     rows = []
@@ -44,6 +44,6 @@ def _starts(length: int) -> Iterator[int]:
 
 
 def _ramp(length: int, factor: int, like: Tensor) -> Tensor:
-    """Rises over the overlap from either end; never zero, so that the border of the picture has a weight."""
+    """Blending weights, linear over the overlap at both ends and above zero."""
     distance = torch.arange(1, length + 1, dtype=like.dtype, device=like.device)
     return torch.minimum(distance, distance.flip(0)).clamp(max=factor * OVERLAP)

@@ -1,4 +1,4 @@
-"""ComfyUI's VAE as decoder and encoder with gradients."""
+"""ComfyUI's VAE as a differentiable decoder and encoder."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .gradients import clone_weights_when_used, is_dynamic
 from .tiles import TILE, decode_tiled
 
 _BACKWARD = 4
-"""A backward pass keeps about this many times the memory that the host reckons with for a forward pass."""
+"""Memory of a backward pass in units of the host's estimate for a forward pass."""
 
 
 class HostVAE:
-    """The networks of a VAE, decoding latents as they lie on ComfyUI's wires to pictures in [-1, 1].
+    """The networks of a VAE, from latents in the scale of ComfyUI's LATENT to images in [-1, 1].
 
-    The host's own ``decode`` clamps, and falls back to one without gradients where memory runs out; this one does
-    neither, and decodes in tiles, each recomputed in the backward pass, where the whole would not fit.
+    The host's ``decode`` clamps, and without memory it falls back to a decoder without gradients. This class does not
+    clamp. If memory is short, it decodes in tiles that are recomputed in the backward pass.
 
     Raises:
-        InputError: a VAE of sound or of another kind of thing than pictures.
+        InputError: the VAE is not one of RGB images.
     """
 
     def __init__(self, vae: Any):
@@ -34,7 +34,7 @@ class HostVAE:
             self.patcher = vae.patcher.clone()
             clone_weights_when_used(self.patcher)
         if vae.output_channels != 3:
-            raise InputError(f"vae makes {vae.output_channels} channels; VIPaint restores pictures of 3")
+            raise InputError(f"vae makes {vae.output_channels} channels; VIPaint needs 3 (RGB)")
         self.factor = int(vae.spacial_compression_decode())
         self.latent_channels = int(vae.latent_channels)
         self._video = vae.latent_dim == 3
@@ -46,11 +46,11 @@ class HostVAE:
         return self.patcher.model
 
     def memory(self, latent_shape: tuple[int, ...]) -> float:
-        """Bytes that decoding with a backward pass takes, roughly."""
+        """Approximate memory in bytes of decoding with a backward pass."""
         return _BACKWARD * self._vae.memory_used_decode(latent_shape, self._vae.vae_dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents ``[batch, channels, (1,) h, w]`` to pictures ``[batch, 3, height, width]``, unclamped."""
+        """Latents ``[batch, channels, (1,) h, w]`` to images ``[batch, 3, height, width]``, unclamped."""
         if latents.ndim == 5 and not self._video:
             latents = latents[:, :, 0]
         elif latents.ndim == 4 and self._video:
@@ -62,7 +62,7 @@ class HostVAE:
         return 2 * (self._gain * pictures + self._offset) - 1
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures in [-1, 1] to latents; a latent of one frame where the VAE is one of video."""
+        """Images in [-1, 1] to latents, with one frame for a video VAE."""
         x = self._vae.process_input((pictures + 1) / 2)
         x = x[:, :, None] if self._video else x
         return self._vae.first_stage_model.encode(x.to(self._vae.vae_dtype)).to(pictures.dtype)

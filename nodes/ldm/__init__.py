@@ -1,1 +1,1 @@
-"""Loaders of latent diffusion checkpoints that the stock loaders do not read."""
+"""Loaders of latent diffusion checkpoints that the core loaders do not support."""

@@ -1,4 +1,4 @@
-"""The embedded prior, which is in the names of diffusers, in CompVis's names."""
+"""The embedded prior with tensor names converted from diffusers to CompVis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREVIEW = (
     [[-0.655, -0.636, 0.124], [0.855, 0.649, -0.427], [-0.041, -0.032, 0.058], [-0.576, -0.446, -0.111]],
     [0.014, -0.049, 0.008],
 )
-"""Least squares from the latents of 512 scenes to the scenes at a quarter of their size."""
+"""Least-squares fit from the latents of 512 scenes to the scenes at a quarter of their size."""
 
 # Settings that the two networks below carry out; any other would change what diffusers computes.
 _SHARED = {"in_channels", "out_channels", "block_out_channels", "down_block_types", "up_block_types"}
@@ -29,13 +29,13 @@ def from_embedded(tensors: Weights, metadata: Mapping[str, str]) -> Checkpoint:
     """A file in the format of :mod:`vipaint_ops.priors.embedded`.
 
     Raises:
-        InputError: a network or a prediction that the host's UNet cannot express.
-        KeyError, ValueError: the metadata is not what the format promises.
+        InputError: a network or a prediction type that the host's UNet does not support.
+        KeyError, ValueError: invalid metadata.
     """
     denoiser, autoencoder = (_settings(name, metadata[name]) for name in ("denoiser", "autoencoder"))
     schedule = json.loads(metadata["schedule"])
     if metadata["prediction_type"] not in _PREDICTIONS:
-        raise InputError(f"it predicts {metadata['prediction_type']!r}, not one of {', '.join(_PREDICTIONS)}")
+        raise InputError(f"it predicts {metadata['prediction_type']!r}; supported are {', '.join(_PREDICTIONS)}")
     return Checkpoint(
         unet=_unet(under(tensors, "denoiser.")),
         first_stage=_first_stage(under(tensors, "autoencoder.")),
@@ -51,7 +51,9 @@ def _settings(name: str, text: str) -> dict[str, Any]:
     settings = json.loads(text)
     unknown = {*settings} - _SETTINGS[name] | {*settings["down_block_types"], *settings["up_block_types"]} - _BLOCKS
     if unknown or settings.get("add_attention"):
-        raise InputError(f"its {name} has settings that ComfyUI's networks lack: {', '.join(unknown) or 'attention'}")
+        raise InputError(
+            f"its {name} has settings that ComfyUI's networks do not support: {', '.join(unknown) or 'attention'}"
+        )
     return settings
 
 

@@ -1,4 +1,4 @@
-"""What a latent-diffusion checkpoint holds, in CompVis's names, and the networks that its tensors' shapes describe."""
+"""Contents of a latent diffusion checkpoint, in CompVis's names, and network configurations from tensor shapes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Weights = Mapping[str, Tensor]
 
 @dataclass
 class Checkpoint:
-    """Weights of both networks, without prefixes, and what the shapes do not say.
+    """Weights of both networks, without prefixes, and settings that cannot be read from their shapes.
 
     Attributes:
-        classes: the embedding of the classes, ``[classes + 1, width]``; the last row stands for no class.
+        classes: embedding of the classes, ``[classes + 1, width]``; the last row is for no class.
         betas: first and last beta of the scaled-linear schedule.
         scale_factor: from the first stage's latents to the UNet's.
         groups: of the normalisations of UNet and first stage.
-        preview: factors ``[channels, 3]`` and offsets ``[3]`` from latents to pictures in [-1, 1]; or none.
+        preview: factors ``[channels, 3]`` and offsets ``[3]`` from latents to images in [-1, 1], or None.
     """
 
     unet: Weights
@@ -39,7 +39,7 @@ class Checkpoint:
 
 
 class Multiple(Fraction):
-    """A level's width over the first one's. It need not be whole: the host multiplies it out to an integer again."""
+    """Width of a level over that of the first. It can be a fraction: the host multiplies it to an integer."""
 
     def __mul__(self, width: int) -> int:
         return int(super().__mul__(width))
@@ -48,25 +48,25 @@ class Multiple(Fraction):
 
 
 def count(weights: Weights, prefix: str) -> int:
-    """How many numbered modules there are under a prefix."""
+    """Number of numbered modules under a prefix."""
     return len({key[len(prefix) :].split(".")[0] for key in weights if key.startswith(prefix)})
 
 
 def under(tensors: Weights, prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start with a prefix, without it."""
+    """Tensors whose names start with a prefix, without the prefix."""
     return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def is_quantised(first_stage: Weights) -> bool:
-    """Whether a first stage looks its latents up in a codebook (VQ), rather than drawing them (KL)."""
+    """Whether a first stage uses a codebook (VQ) instead of sampling (KL)."""
     return "quantize.embedding.weight" in first_stage
 
 
 def from_compvis(tensors: Weights) -> Checkpoint:
-    """Take a checkpoint of CompVis's latent-diffusion repository apart; averaged weights (EMA) where it has them.
+    """Read a checkpoint of CompVis's latent-diffusion repository. Averaged weights (EMA) are used if present.
 
     Raises:
-        InputError: it is none, or one whose conditioning is not supported; the message says why.
+        InputError: not such a checkpoint, or unsupported conditioning.
         KeyError: a network's tensor is missing.
     """
     unet, first_stage = under(tensors, "model.diffusion_model."), under(tensors, "first_stage_model.")
@@ -82,7 +82,7 @@ def from_compvis(tensors: Weights) -> Checkpoint:
         # Other attention heads than cin256-v2's, and no class that stands for none.
         raise InputError("it is cin256, the first class-conditional ImageNet model; use cin256-v2")
     if not quantised and "scale_factor" not in tensors:
-        raise InputError("it lacks the scale of its latents (scale_factor)")
+        raise InputError("it lacks the latent scale (scale_factor)")
     # Where the schedule was left out in converting: every published model but churches ends at 0.0195.
     betas = tensors.get("betas")
     ends = (0.0015, 0.0155 if config["resblock_updown"] else 0.0195)
@@ -106,10 +106,10 @@ def _averaged(tensors: Weights, unet: Weights) -> Weights:
 def unet_config(unet: Weights) -> dict[str, Any]:
     """Arguments of :class:`~.ldm_networks.LDMUNet` for these weights.
 
-    Levels, widths, attention and context are read from names and shapes. The number of attention heads leaves no
-    trace there; it follows CompVis's published configurations, models/ldm/*/config.yaml and
-    configs/latent-diffusion/cin256-v2.yaml: one head in transformers, 8 where blocks resample (lsun_churches256),
-    heads of 32 channels elsewhere (celeba256, ffhq256, lsun_beds256).
+    Levels, widths, attention and context are read from names and shapes. The number of attention heads follows
+    CompVis's published configurations, models/ldm/*/config.yaml and configs/latent-diffusion/cin256-v2.yaml: one head
+    in transformers, 8 if blocks resample (lsun_churches256), heads of 32 channels otherwise (celeba256, ffhq256,
+    lsun_beds256).
 
     Raises:
         KeyError: a tensor is missing.
@@ -161,7 +161,7 @@ def _context(unet: Weights, block: str) -> int:
 
 
 def first_stage_config(first_stage: Weights) -> dict[str, Any]:
-    """The host's ``ddconfig`` of an autoencoder with these weights.
+    """The host's ``ddconfig`` for an autoencoder with these weights.
 
     Raises:
         KeyError: a tensor is missing.

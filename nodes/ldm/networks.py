@@ -1,4 +1,4 @@
-"""Latent-diffusion networks as the host's MODEL and VAE, built from their weights alone."""
+"""Latent diffusion networks as the host's MODEL and VAE, built from their weights."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ..host.gradients import is_dynamic
 from .layout import Checkpoint, first_stage_config, is_quantised, unet_config
 
 _ROWS = 4096
-"""How many places of a latent are compared with a codebook at a time."""
+"""Latent positions compared with a codebook in one step."""
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention over the positions of a feature map; the channels of q, k and v alternate head by head."""
+    """Self-attention over the positions of a feature map. The channels of q, k and v are interleaved by head."""
 
     def __init__(self, channels: int, heads: int, *, operations: Any, **options: Any):
         super().__init__()
@@ -46,10 +46,10 @@ class AttentionBlock(nn.Module):
 
 
 class LDMUNet(UNetModel):
-    """The host's UNet with what it cannot express: plain self-attention, and a middle without any.
+    """The host's UNet, extended by plain self-attention and a middle block without attention.
 
     Args:
-        attention: the blocks with self-attention between ResBlock and resampling, by name.
+        attention: names of the blocks with self-attention between ResBlock and resampling.
         config: the host's arguments.
     """
 
@@ -71,7 +71,7 @@ class LDMUNet(UNetModel):
 
 
 class Codebook(nn.Module):
-    """To the nearest entry of a codebook ``[entries, channels]``; the gradient passes as if nothing had happened."""
+    """Nearest entry of a codebook ``[entries, channels]``, with a straight-through gradient."""
 
     def __init__(self, entries: Tensor):
         super().__init__()
@@ -94,7 +94,7 @@ class Codebook(nn.Module):
 
 @contextmanager
 def unquantised(network: nn.Module) -> Iterator[None]:
-    """Switch the codebooks of a network off, so that a finite difference is what its gradient says."""
+    """Disable the codebooks of a network, so that gradients agree with finite differences."""
     codebooks = [module for module in network.modules() if isinstance(module, Codebook)]
     try:
         for codebook in codebooks:
@@ -106,7 +106,7 @@ def unquantised(network: nn.Module) -> Iterator[None]:
 
 
 class ContinuousV(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
-    """v-prediction at any time between the steps: the inverse of the host's ``sigma``, which rounds otherwise."""
+    """v-prediction at continuous times: the inverse of the host's ``sigma`` without rounding."""
 
     def timestep(self, sigma: Tensor) -> Tensor:
         value = sigma.log().flatten().to(self.log_sigmas)
@@ -117,21 +117,21 @@ class ContinuousV(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampli
 
 
 class LDMLatent(comfy.latent_formats.LatentFormat):
-    """Latents of a first stage; what remains of the host's format is set on the instance."""
+    """Latents of a first stage. Its settings are set on the instance."""
 
 
 class LDMConfig(comfy.supported_models_base.BASE):
-    """What the host wants to know of a model besides its weights."""
+    """Model configuration of the host."""
 
     unet_extra_config = {}  # noqa: RUF012
     latent_format = LDMLatent
 
 
 def build_model(checkpoint: Checkpoint, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    """The UNet as the host's MODEL, in the precision the host chooses for the device.
+    """The UNet as the host's MODEL, in the precision that the host chooses for the device.
 
     Raises:
-        InputError: the weights do not make up a UNet of the layout that their names promise.
+        InputError: the weights do not fit the UNet that their names describe.
     """
     management, weights = comfy.model_management, checkpoint.unet
     device, offload_device = management.get_torch_device(), management.unet_offload_device()
@@ -160,10 +160,10 @@ def build_model(checkpoint: Checkpoint, disable_dynamic: bool = False) -> comfy.
 
 
 def build_vae(checkpoint: Checkpoint) -> comfy.sd.VAE:
-    """The first stage as the host's VAE: of a VQ one, encoding stops before and decoding starts with the codebook.
+    """The first stage as the host's VAE. For VQ, encoding ends before the codebook and decoding starts with it.
 
     Raises:
-        InputError: the weights do not make up an autoencoder of the layout that their names promise.
+        InputError: the weights do not fit the autoencoder that their names describe.
     """
     parts = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
     weights = {k: v for k, v in checkpoint.first_stage.items() if k.startswith(parts)}
@@ -173,7 +173,7 @@ def build_vae(checkpoint: Checkpoint) -> comfy.sd.VAE:
         vae = comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": config, "embed_dim": latent_channels}})
     network = vae.first_stage_model
     if differing := network.state_dict().keys() ^ weights.keys():
-        raise InputError(f"its first stage has tensors missing or too many, {min(differing)} among them")
+        raise InputError(f"its first stage has tensors missing or in excess, such as {min(differing)}")
     network.requires_grad_(False)
     _set_groups(network, checkpoint.groups[1])
     if is_quantised(checkpoint.first_stage):
@@ -208,7 +208,9 @@ def _set_groups(network: nn.Module, groups: int) -> None:
     for module in network.modules():
         if isinstance(module, nn.GroupNorm):
             if module.num_channels % groups:
-                raise InputError(f"it normalises {module.num_channels} channels in {groups} groups")
+                raise InputError(
+                    f"it has {module.num_channels} channels, which {groups} normalisation groups do not divide"
+                )
             module.num_groups = groups
 
 
@@ -220,4 +222,4 @@ def _fitting(network: str) -> Iterator[None]:
         if "Error(s) in loading state_dict" not in str(error):
             raise
         reason = " ".join(str(error).partition(":")[2].split())[:300].rstrip(".")
-        raise InputError(f"its {network} is not of the layout that its names promise: {reason}") from error
+        raise InputError(f"its {network} does not fit the layout that its names describe: {reason}") from error

@@ -1,4 +1,4 @@
-"""Nodes for latent-diffusion models that the host's own loader does not know."""
+"""Nodes for latent diffusion models that the host's loaders do not support."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from .layout import Checkpoint, from_compvis
 from .networks import build_model, build_vae
 
 EMBEDDED = "embedded prior (64x64 scenes)"
-"""The loader's first choice: the file that comes with the pack."""
+"""First option of the loader: the file that is part of the pack."""
 
 _CLASSES = "vipaint_ldm_classes"
 _SUPPORTED = (
     "This node loads the embedded prior and the LSUN churches, LSUN bedrooms, CelebA-HQ, FFHQ and cin256-v2 models of "
-    "CompVis/latent-diffusion; Stable Diffusion and other models go through the core Load Checkpoint node"
+    "CompVis/latent-diffusion. For Stable Diffusion and other models use the core Load Checkpoint node"
 )
 
 
 def load_model(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    """The MODEL of a checkpoint file, with its class embedding attached."""
+    """The MODEL of a checkpoint file, with its class embedding."""
     with _about(path):
         return _model(path, _read(path), disable_dynamic)
 
 
 def load_vae_patcher(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    """The patcher of a checkpoint file's VAE; like the host's own, whatever ``disable_dynamic``."""
+    """The patcher of a checkpoint file's VAE. As in the host, ``disable_dynamic`` has no effect."""
     with _about(path):
         return build_vae(_read(path)).patcher
 
@@ -46,11 +46,11 @@ def _read(path: str) -> Checkpoint:
         tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     except UnpicklingError as error:
         raise InputError(
-            "it is damaged, or holds more than tensors, which cannot be read without running code that it brings "
-            "along; convert it to .safetensors as the help page of this node says"
+            "it is damaged or holds more than tensors, which could run code when read: convert it to .safetensors as "
+            "described in the help page of this node"
         ) from error
     except Exception as error:  # what a broken file raises is of no one kind
-        raise InputError(f"it cannot be read ({error}); is it complete?") from error
+        raise InputError(f"it cannot be read ({error}); it may be incomplete") from error
     if (metadata or {}).get("format") != FORMAT:
         return from_compvis(tensors)
     checkpoint = from_embedded(tensors, metadata)
@@ -68,7 +68,7 @@ def _model(path: str, checkpoint: Checkpoint, disable_dynamic: bool = False) -> 
 
 @contextmanager
 def _about(path: str) -> Iterator[None]:
-    """Names the file in what is wrong with it."""
+    """Add the file name to an error."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -77,7 +77,7 @@ def _about(path: str) -> Iterator[None]:
 
 
 class LoadLDMCheckpoint(io.ComfyNode):
-    """A latent-diffusion checkpoint as MODEL and VAE."""
+    """A latent diffusion checkpoint as MODEL and VAE."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -85,19 +85,18 @@ class LoadLDMCheckpoint(io.ComfyNode):
             node_id="VIPaintLoadLDMCheckpoint",
             display_name="Load LDM Checkpoint",
             category="VIPaint/loaders",
-            description="Loads the prior that comes with this pack, or one of the first latent-diffusion models "
-            "(churches, faces, ImageNet), which the core loaders do not know.",
+            description="Loads the embedded prior of this pack, or an early latent diffusion model (churches, "
+            "bedrooms, faces, ImageNet) that the core loaders do not support.",
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
                     options=[EMBEDDED, *folder_paths.get_filename_list("checkpoints")],
-                    tooltip="The embedded prior needs no file and fits pictures of 64 x 64. Other files go into "
-                    "models/checkpoints.",
+                    tooltip="The embedded prior (64 x 64 images, no file needed) or a file in models/checkpoints.",
                 )
             ],
             outputs=[
-                output(io.Model, "model", "For Basic Guider, CFG Guider, KSampler or VIPaint Inpaint."),
-                output(io.Vae, "vae", "The model's own first stage."),
+                output(io.Model, "model", "For BasicGuider, CFGGuider, KSampler or VIPaint Inpaint."),
+                output(io.Vae, "vae", "The VAE of the model."),
             ],
         )
 
@@ -113,7 +112,7 @@ class LoadLDMCheckpoint(io.ComfyNode):
 
 
 class LDMClassLabel(io.ComfyNode):
-    """A class of a class-conditional latent-diffusion model as CONDITIONING."""
+    """A class of a class-conditional latent diffusion model as CONDITIONING."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -121,8 +120,8 @@ class LDMClassLabel(io.ComfyNode):
             node_id="VIPaintLDMClassLabel",
             display_name="LDM Class Label",
             category="VIPaint/loaders",
-            description="Tells a class-conditional model which class to draw, or none. Models without classes need it "
-            "too, with -1, wherever a conditioning is asked for.",
+            description="Class conditioning for models of Load LDM Checkpoint. Models without classes need it too, "
+            "with label -1.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load LDM Checkpoint."),
                 io.Int.Input(
@@ -130,7 +129,7 @@ class LDMClassLabel(io.ComfyNode):
                     default=-1,
                     min=-1,
                     max=999,
-                    tooltip="The number of an ImageNet class; -1 for no class, as the negative conditioning of CFG.",
+                    tooltip="ImageNet class index. -1 = no class, also for the negative conditioning.",
                 ),
             ],
             outputs=[output(io.Conditioning, "conditioning", "For a guider or a sampler.")],
@@ -140,8 +139,8 @@ class LDMClassLabel(io.ComfyNode):
     def execute(cls, model: comfy.model_patcher.ModelPatcher, label: int) -> io.NodeOutput:
         classes = model.get_attachment(_CLASSES)
         if classes is None:
-            raise InputError("model is not from Load LDM Checkpoint, so it has no class labels; use its text encoder")
+            raise InputError("model is not from Load LDM Checkpoint and has no class labels; use its text encoder")
         if label > len(classes) - 2:
-            known = f"-1 to {len(classes) - 2}" if len(classes) > 1 else "-1, as it has no classes"
+            known = f"-1 to {len(classes) - 2}" if len(classes) > 1 else "-1 (it has no classes)"
             raise InputError(f"label is {label}; this model takes {known}")
         return io.NodeOutput([[classes[label].view(1, 1, -1), {}]])

@@ -1,1 +1,1 @@
-"""Nodes that describe an observation."""
+"""Nodes that create an observation."""

@@ -1,4 +1,4 @@
-"""Nodes that say how a picture was blurred."""
+"""Observation nodes for blurred images."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ..pictures import single_picture
 from ..sockets import SEED
 from .inpaint import noise_input, observation_output, observe
 
-IMAGE_TOOLTIP = "The blurred picture."
+IMAGE_TOOLTIP = "The blurred image."
 STD_TOOLTIP = "Standard deviation of the blur in pixels."
-ANGLE_TOOLTIP = "Direction of a straight motion in degrees, counter-clockwise: 0 is horizontal, 90 vertical."
+ANGLE_TOOLTIP = "Direction of the motion in degrees, counter-clockwise. 0 = horizontal, 90 = vertical."
 KERNEL_TOOLTIP = (
-    "The point-spread function: what one bright point became, as a bright spot on black. Both sides odd; colours are "
-    "averaged, and its brightness does not matter."
+    "Image of the point-spread function: a bright spot on black with odd sides. Colours are averaged and the sum is "
+    "normalised."
 )
 
 
 def kernel_size_input(tooltip: str) -> io.Int.Input:
-    """The widget for the side of a kernel."""
+    """The widget for the kernel size."""
     return io.Int.Input("kernel_size", default=61, min=3, max=511, step=2, tooltip=tooltip)
 
 
 class ObserveGaussianBlur(io.ComfyNode):
-    """A picture out of focus."""
+    """A Gaussian blur."""
 
     @classmethod
     def define_schema(cls):
@@ -33,12 +33,10 @@ class ObserveGaussianBlur(io.ComfyNode):
             node_id="VIPaintObserveGaussianBlur",
             display_name="Observe: Gaussian Blur",
             category="VIPaint/observe",
-            description="Says that a picture was blurred by a Gaussian kernel, as an unsharp lens does roughly.",
+            description="Describes an image blurred by a Gaussian kernel, for example out of focus.",
             inputs=[
                 io.Image.Input("image", tooltip=IMAGE_TOOLTIP),
-                kernel_size_input(
-                    "Side of the kernel in pixels, odd. Beyond four times std on either side it is zero."
-                ),
+                kernel_size_input("Side of the kernel in pixels, odd. The kernel is zero beyond 4 std."),
                 io.Float.Input("std", default=3.0, min=0.1, max=100.0, step=0.1, round=0.01, tooltip=STD_TOOLTIP),
                 noise_input(),
             ],
@@ -52,7 +50,7 @@ class ObserveGaussianBlur(io.ComfyNode):
 
 
 class ObserveMotionBlur(io.ComfyNode):
-    """A picture of something that moved, or by a camera that did."""
+    """Motion blur of a straight or random path."""
 
     @classmethod
     def define_schema(cls):
@@ -60,23 +58,22 @@ class ObserveMotionBlur(io.ComfyNode):
             node_id="VIPaintObserveMotionBlur",
             display_name="Observe: Motion Blur",
             category="VIPaint/observe",
-            description="Says that a picture was blurred by a motion during the exposure: a straight one, or the shake "
-            "of a hand.",
+            description="Describes an image with motion blur: a straight motion or camera shake.",
             inputs=[
                 io.Image.Input("image", tooltip=IMAGE_TOOLTIP),
                 io.Combo.Input(
                     "kind", options=["straight", "camera shake"], default="straight",
-                    tooltip="straight: along a line. camera shake: a random path, for test cases.",
+                    tooltip="straight: along a line. camera shake: a random path, for test images.",
                 ),
-                kernel_size_input("Side of the kernel in pixels, odd: how far the motion reaches."),
+                kernel_size_input("Side of the kernel in pixels, odd: length of the motion + 1."),
                 io.Float.Input(
                     "angle", default=0.0, min=-360.0, max=360.0, step=1.0, round=0.01, tooltip=ANGLE_TOOLTIP
                 ),
                 io.Float.Input(
                     "intensity", default=0.5, min=0.0, max=1.0, step=0.05, round=0.01,
-                    tooltip="Camera shake: 0 is nearly straight, 1 full of jerks.",
+                    tooltip="Camera shake: 0 = straight line, 1 = very irregular path.",
                 ),
-                io.Int.Input("seed", **SEED, tooltip="Camera shake: which path."),
+                io.Int.Input("seed", **SEED, tooltip="Camera shake: seed of the path."),
                 noise_input(),
             ],
             outputs=[observation_output()],
@@ -93,7 +90,7 @@ class ObserveMotionBlur(io.ComfyNode):
 
 
 class ObserveKernel(io.ComfyNode):
-    """A picture blurred in a way that was measured."""
+    """A blur by a given kernel."""
 
     @classmethod
     def define_schema(cls):
@@ -101,7 +98,7 @@ class ObserveKernel(io.ComfyNode):
             node_id="VIPaintObserveKernel",
             display_name="Observe: Kernel",
             category="VIPaint/observe",
-            description="Says that a picture was blurred by a kernel of your own, given as a picture of it.",
+            description="Describes an image blurred by a custom kernel, given as an image.",
             inputs=[
                 io.Image.Input("image", tooltip=IMAGE_TOOLTIP),
                 io.Image.Input("kernel", tooltip=KERNEL_TOOLTIP),

@@ -1,4 +1,4 @@
-"""The node that joins two degradations."""
+"""The node that chains two degradations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .inpaint import observation_output
 
 
 class ObserveChain(io.ComfyNode):
-    """One degradation after another."""
+    """Two degradations in sequence."""
 
     @classmethod
     def define_schema(cls):
@@ -21,16 +21,14 @@ class ObserveChain(io.ComfyNode):
             node_id="VIPaintObserveChain",
             display_name="Observe: Chain",
             category="VIPaint/observe",
-            description="Says that a picture went through one degradation and then another, for example blurred, then "
-            "scratched. More than two: chain a chain.",
+            description="Chains two degradations, for example blur, then scratches. Chain again for more than two.",
             inputs=[
                 ObservationSocket.Input(
                     "first",
-                    tooltip="What happened first. Only its degradation is used: its picture may be any of a size that "
-                    "fits.",
+                    tooltip="First degradation. Its image and noise level are not used.",
                 ),
                 ObservationSocket.Input(
-                    "then", tooltip="What happened then. Its picture is the one to restore, its noise level counts."
+                    "then", tooltip="Second degradation. Its image is restored, and its noise level applies."
                 ),
             ],
             outputs=[observation_output()],
@@ -45,8 +43,8 @@ class ObserveChain(io.ComfyNode):
                 first.operator(torch.zeros(1, 3, *first.operator.picture_size((height, width))))
             except (InputError, RuntimeError) as error:
                 raise InputError(
-                    f"first and then do not follow each other: then takes pictures of {height}x{width} (height x "
-                    f"width), which first does not make ({error})"
+                    f"first and then do not fit: then takes images of {height}x{width} (height x width), which first "
+                    f"cannot make ({error})"
                 ) from error
             operator = Compose(first.operator, then.operator)
             return io.NodeOutput(Observation(then.y, operator, then.noise_std, then.likelihood))

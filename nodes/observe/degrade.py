@@ -1,4 +1,4 @@
-"""Nodes that make test cases, and show what a degradation does."""
+"""Nodes that make test images, and show a degradation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..sockets import SEED, ObservationSocket, output
 
 _PREVIEW_SIDE = 256
 _VISIBLE = 0.01
-"""Of what one bright point becomes, the preview shows the part where something is brighter than this, to its peak."""
+"""The preview is cropped to the part of the response above this fraction of its peak."""
 
 
 class DegradeImage(io.ComfyNode):
-    """A clean picture, spoilt on purpose."""
+    """Degrades a clean image."""
 
     @classmethod
     def define_schema(cls):
@@ -25,19 +25,23 @@ class DegradeImage(io.ComfyNode):
             node_id="VIPaintDegradeImage",
             display_name="Degrade Image",
             category="VIPaint/observe",
-            description="Applies the degradation of an observation to a clean picture and adds its noise: a test case "
-            "of which the truth is known.",
+            description="Applies the degradation and noise of an observation to a clean image, to make a test case "
+            "with known ground truth.",
             inputs=[
-                io.Image.Input("image", tooltip="The clean picture."),
+                io.Image.Input("image", tooltip="The clean image."),
                 ObservationSocket.Input(
                     "observation",
-                    tooltip="Its degradation and its noise level are used, not its picture: any will do there.",
+                    tooltip="Degradation and noise level to apply. Its image is not used.",
                 ),
-                io.Int.Input("seed", **SEED, tooltip="Which noise is added."),
+                io.Int.Input("seed", **SEED, tooltip="Seed of the noise."),
             ],
             outputs=[
-                output(io.Image, "degraded", "What is left of the picture, to look at: cut to black and white."),
-                output(ObservationSocket, "degraded_observation", "What is left of the picture, uncut, to restore."),
+                output(io.Image, "degraded", "The degraded image, clamped to [0, 1], for display."),
+                output(
+                    ObservationSocket,
+                    "degraded_observation",
+                    "The degraded image, unclamped, with its degradation, to restore.",
+                ),
             ],
         )
 
@@ -54,7 +58,7 @@ class DegradeImage(io.ComfyNode):
 
 
 class KernelPreview(io.ComfyNode):
-    """The kernel of a blur."""
+    """Shows the kernel of a blur."""
 
     @classmethod
     def define_schema(cls):
@@ -62,11 +66,13 @@ class KernelPreview(io.ComfyNode):
             node_id="VIPaintKernelPreview",
             display_name="Kernel Preview",
             category="VIPaint/observe",
-            description="Shows what a degradation makes of one bright point: for a blur, its kernel.",
+            description="Shows the response of a degradation to one bright point. For a blur, this is its kernel.",
             inputs=[ObservationSocket.Input("observation", tooltip="From an Observe node.")],
             outputs=[
                 output(
-                    io.Image, "kernel", "The kernel, enlarged; its peak is white. Of a chain: a point in the middle."
+                    io.Image,
+                    "kernel",
+                    "The kernel, enlarged, with white peak. For a chain: response to a point in the centre.",
                 )
             ],
         )
@@ -84,7 +90,7 @@ class KernelPreview(io.ComfyNode):
 
 
 def _enlarged(kernel: Tensor) -> Tensor:
-    """IMAGE of ``[height, width]`` numbers, of which negative ones are as dark as 0 and the largest is white."""
+    """IMAGE of ``[height, width]`` values: negative values are black, the largest is white."""
     scale = max(1, _PREVIEW_SIDE // max(kernel.shape))
     levels = kernel.clamp(min=0) / kernel.max().clamp(min=torch.finfo(kernel.dtype).tiny)
     large = levels.repeat_interleave(scale, 0).repeat_interleave(scale, 1)

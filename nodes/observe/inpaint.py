@@ -1,4 +1,4 @@
-"""Nodes that say what was measured of a picture."""
+"""The observation node for inpainting, and the parts that observation nodes share."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ from ..pictures import observed, single_picture
 from ..sockets import ObservationSocket, output
 
 NOISE_TOOLTIP = (
-    "How far what is known may be missed, in standard deviations on a scale where black is -1 and white 1. It must "
-    "cover what the VAE cannot reproduce: 0.05 suits Stable Diffusion's VAEs, 0.02 the embedded prior. Larger follows "
-    "the model more and the picture less."
+    "Noise standard deviation of the observation, for pixel values in [-1, 1]. It must cover the VAE's reconstruction "
+    "error: 0.05 for Stable Diffusion, 0.02 for the embedded prior. Higher values follow the model more."
 )
 
 
 def noise_input() -> Any:
-    """The widget of every node that observes."""
+    """The noise level widget of observation nodes."""
     return io.Float.Input(
         "noise_level", default=0.05, min=0.001, max=1.0, step=0.005, round=0.001, tooltip=NOISE_TOOLTIP
     )
 
 
 def observation_output() -> Any:
-    """The output of every node that observes."""
-    return output(ObservationSocket, "observation", "For Fit Posterior and Sample Posterior, or a sampler.")
+    """The output of observation nodes."""
+    return output(ObservationSocket, "observation", "For Fit Posterior, Sample Posterior or a sampler.")
 
 
 def observe(image: Tensor, operator: Operator, noise_level: float) -> Observation:
-    """An IMAGE as what ``operator`` measured.
+    """The observation of an IMAGE through ``operator``.
 
     Raises:
-        InputError: it makes no pictures of this size.
+        InputError: the operator does not make images of this size.
     """
     picture = single_picture(image)
     with torch.inference_mode(False):
@@ -45,7 +44,7 @@ def observe(image: Tensor, operator: Operator, noise_level: float) -> Observatio
 
 
 class ObserveInpaint(io.ComfyNode):
-    """A picture with a hole."""
+    """An image with a masked area."""
 
     @classmethod
     def define_schema(cls):
@@ -53,13 +52,13 @@ class ObserveInpaint(io.ComfyNode):
             node_id="VIPaintObserveInpaint",
             display_name="Observe: Inpaint",
             category="VIPaint/observe",
-            description="Says which part of a picture is known. The rest is what VIPaint restores, in several ways.",
+            description="Defines the known pixels of an image and their noise level. VIPaint fills the masked area.",
             inputs=[
-                io.Image.Input("image", tooltip="The picture. What lies under the mask is never looked at."),
+                io.Image.Input("image", tooltip="The image. Pixels under the mask are not used."),
                 io.Mask.Input(
                     "mask",
-                    tooltip="1 (white) is the hole to fill, 0 what is known; greys are known in part. A mask of "
-                    "another size but the same shape is resized.",
+                    tooltip="1 = masked area, 0 = known pixels. Grey pixels count less. A mask of another size but the "
+                    "same shape is resized.",
                 ),
                 noise_input(),
             ],

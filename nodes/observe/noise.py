@@ -1,4 +1,4 @@
-"""Nodes about the noise of an observation: how much there is, and of which kind."""
+"""Nodes for noise level and likelihood of an observation."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..pictures import images, observed, pictures, single_picture
 from ..sockets import ObservationSocket, output
 
 LEAST, MOST = 0.001, 1.0
-"""The range of every node's noise_level."""
+"""Range of the noise_level inputs."""
 
 
 class EstimateNoiseLevel(io.ComfyNode):
-    """The noise of a picture, and what a VAE cannot reproduce of it."""
+    """Noise level of an image, with or without the VAE's reconstruction error."""
 
     @classmethod
     def define_schema(cls):
@@ -26,21 +26,21 @@ class EstimateNoiseLevel(io.ComfyNode):
             node_id="VIPaintEstimateNoiseLevel",
             display_name="Estimate Noise Level",
             category="VIPaint/observe",
-            description="Estimates how noisy a picture is, for the noise_level of the Observe nodes.",
+            description="Estimates the noise level of an image, for the noise_level input of Observe nodes.",
             inputs=[
-                io.Image.Input("image", tooltip="The picture to restore, as it is: before any resizing or denoising."),
+                io.Image.Input("image", tooltip="The image to restore, before resizing or denoising."),
                 io.Mask.Input(
                     "mask", optional=True,
-                    tooltip="1 (white) is the hole: what lies there, or touches it, does not count.",
+                    tooltip="1 = masked area. Pixels in or next to it are excluded.",
                 ),
                 io.Vae.Input(
                     "vae", optional=True,
-                    tooltip="Adds what this VAE cannot reproduce of the picture, which noise_level must cover too.",
+                    tooltip="Include this VAE's reconstruction error, which noise_level must cover.",
                 ),
             ],
             outputs=[
-                output(io.Float, "noise_level", "For the noise_level of an Observe node: connect it to the widget."),
-                output(io.String, "text", "What was found, in words."),
+                output(io.Float, "noise_level", "For the noise_level input of an Observe node."),
+                output(io.String, "text", "The estimate as text."),
             ],
         )  # fmt: skip
 
@@ -53,22 +53,23 @@ class EstimateNoiseLevel(io.ComfyNode):
         level = noise
         if vae is not None:
             level = covering_level(*_reproduced(picture, known, vae))
-            lines.append(f"with what the VAE cannot reproduce {level:.4f}")
+            lines.append(f"with the VAE's reconstruction error {level:.4f}")
         used = min(max(level, LEAST), MOST)
-        lines.append(f"noise_level {used:.3f}, on a scale where black is -1 and white 1")
+        lines.append(f"noise_level {used:.3f}, for pixel values in [-1, 1]")
         return io.NodeOutput(used, "\n".join(lines))
 
 
 def _reproduced(picture: Tensor, known: Tensor | None, vae) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The picture and its mask, cropped to sides that the VAE takes, and between them what it makes of the picture.
+    """The image cropped to sides that the VAE accepts, its reconstruction by the VAE, and the cropped mask.
 
-    The hole is filled with the mean of what is known, so that nothing under the mask is looked at.
+    The masked area is filled with the mean of the known pixels, so that its pixels have no effect.
     """
     multiple = int(vae.spacial_compression_decode())
     height, width = (side - side % multiple for side in picture.shape[2:])
     if not height or not width:
         raise InputError(
-            f"image is {picture.shape[2]}x{picture.shape[3]} (height x width), less than a cell of the VAE ({multiple})"
+            f"image is {picture.shape[2]}x{picture.shape[3]} (height x width), smaller than a latent cell of the VAE "
+            f"({multiple})"
         )
     picture = picture[..., :height, :width]
     filled = picture
@@ -81,7 +82,7 @@ def _reproduced(picture: Tensor, known: Tensor | None, vae) -> tuple[Tensor, Ten
 
 
 class RobustLikelihood(io.ComfyNode):
-    """An observation some of whose pixels are wrong."""
+    """An observation with outliers."""
 
     @classmethod
     def define_schema(cls):
@@ -89,20 +90,20 @@ class RobustLikelihood(io.ComfyNode):
             node_id="VIPaintRobustLikelihood",
             display_name="Robust Likelihood",
             category="VIPaint/observe",
-            description="Lets a few pixels of an observation be wrong by any amount: dust, scratches that no mask "
-            "marks, salt and pepper.",
+            description="Uses a Student's t likelihood, for a few outlier pixels: dust, scratches without a mask, salt "
+            "and pepper noise.",
             inputs=[
                 ObservationSocket.Input(
-                    "observation", tooltip="From an Observe node. Its noise level is that of the pixels that are right."
+                    "observation", tooltip="From an Observe node. Its noise level is that of the inliers."
                 ),
                 io.Float.Input(
                     "degrees", default=2.0, min=0.5, max=100.0, step=0.5, round=0.01,
-                    tooltip="Degrees of freedom of Student's t. Fewer expect more wrong pixels; 100 is nearly "
+                    tooltip="Degrees of freedom of Student's t. Lower values allow more outliers; 100 is nearly "
                     "Gaussian.",
                 ),
             ],
             outputs=[
-                output(ObservationSocket, "robust_observation", "For Fit Posterior and Sample Posterior, both of them.")
+                output(ObservationSocket, "robust_observation", "For Fit Posterior and Sample Posterior.")
             ],
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The node that says how a picture was made smaller."""
+"""The observation node for super-resolution."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from comfy_api.v0_0_2 import io
 from ...vipaint_ops.operators import SuperResolution
 from .inpaint import noise_input, observation_output, observe
 
-IMAGE_TOOLTIP = "The small picture. The restored one is factor times as wide and as high."
+IMAGE_TOOLTIP = "The small image. The result is factor times as wide and high."
 
 
 def scale_inputs() -> list[io.ComboInput]:
-    """The widgets that say how a picture was made smaller."""
+    """The widgets of a downscaling."""
     return [
-        io.Int.Input("factor", default=4, min=2, max=16, tooltip="How many times larger the restored picture is."),
+        io.Int.Input("factor", default=4, min=2, max=16, tooltip="Upscaling factor."),
         io.Combo.Input(
             "kind", options=["bicubic", "average"], default="bicubic",
-            tooltip="How it was made smaller: bicubic as image editors do (antialiased), average of factor x factor "
-            "pixels as sensors do.",
+            tooltip="Downscaling method. bicubic: antialiased, as in image editors. average: mean of factor x factor "
+            "blocks, as in sensors.",
         ),
     ]  # fmt: skip
 
 
 class ObserveSuperResolution(io.ComfyNode):
-    """A picture that is too small."""
+    """A downscaled image."""
 
     @classmethod
     def define_schema(cls):
@@ -32,7 +32,7 @@ class ObserveSuperResolution(io.ComfyNode):
             node_id="VIPaintObserveSuperResolution",
             display_name="Observe: Super-Resolution",
             category="VIPaint/observe",
-            description="Says that a picture is a smaller version of the one to restore.",
+            description="Describes a downscaled image, for super-resolution.",
             inputs=[io.Image.Input("image", tooltip=IMAGE_TOOLTIP), *scale_inputs(), noise_input()],
             outputs=[observation_output()],
         )

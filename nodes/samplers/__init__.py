@@ -1,1 +1,1 @@
-"""Nodes that give a SAMPLER."""
+"""Nodes that return a SAMPLER."""

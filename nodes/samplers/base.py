@@ -1,4 +1,4 @@
-"""What the nodes of all sampling methods share, and the latent that they start from."""
+"""The parts that sampler nodes share, and the node for their latent."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from ..presets import check_choice
 from ..sockets import ObservationSocket, output
 
 CATEGORY = "VIPaint/samplers"
-OBSERVATION_TOOLTIP = "What is known, from an Observe node."
+OBSERVATION_TOOLTIP = "The observation, from an Observe node."
 _COUNT = {"min": 1, "max": 64}
 
 
 class MethodNode(io.ComfyNode):
-    """A method of :mod:`vipaint_ops.samplers` as a node that returns a SAMPLER; a subclass says which."""
+    """A node that returns a method of :mod:`vipaint_ops.samplers` as SAMPLER."""
 
     node: ClassVar[tuple[str, str]]
-    """Id and name."""
+    """Id and display name."""
     about: ClassVar[str]
     gradients: ClassVar[Gradients] = Gradients.ALL
     from_latent: ClassVar[bool] = True
-    """Whether the method begins from a noisy latent, and so can begin from a given one."""
+    """Whether the method starts from a noisy latent, and so can start from a given one."""
     replaces: ClassVar[bool] = False
-    """Whether the method overwrites known pixels, and so needs some as they are: said before the model is loaded."""
+    """Whether the method replaces known pixels, and so needs a mask. This is checked before the model is loaded."""
 
     @classmethod
     def widgets(cls) -> list[Any]:
-        """The method's own settings."""
+        """Widgets of the method."""
         raise NotImplementedError
 
     @classmethod
@@ -58,19 +58,19 @@ class MethodNode(io.ComfyNode):
             node_id=cls.node[0],
             display_name=cls.node[1],
             category=CATEGORY,
-            description=cls.about + " For SamplerCustomAdvanced, which gives it model, steps, noise and batch.",
+            description=cls.about + " Connect it to SamplerCustomAdvanced.",
             inputs=[
                 ObservationSocket.Input("observation", tooltip=OBSERVATION_TOOLTIP),
                 io.Vae.Input("vae", tooltip=VAE_TOOLTIP),
                 *cls.widgets(),
                 io.Int.Input(
                     "batch_size", default=4, **_COUNT,
-                    tooltip="How many samples of the latent's batch are computed together. It changes speed and "
-                    "memory, not the samples.",
+                    tooltip="Samples of the latent's batch computed in parallel. Affects speed and memory, not the "
+                    "samples.",
                 ),
                 io.Int.Input(
                     "first_sample", default=0, min=0, max=100000,
-                    tooltip="Number of the first sample: sample 3 of a batch alone is LatentFromBatch with "
+                    tooltip="Index of the first sample. To draw sample 3 of a batch alone: LatentFromBatch with "
                     "batch_index 3, and first_sample 3.",
                 ),
                 *([checkpointing] if cls.gradients == Gradients.ALL else []),
@@ -90,17 +90,17 @@ class MethodNode(io.ComfyNode):
 
 
 def preset_input(presets: dict[str, Any], tooltip: str) -> Any:
-    """The widget that names the published settings; the first is the default."""
+    """The widget of the published settings; the first is the default."""
     return io.Combo.Input("preset", options=list(presets), default=next(iter(presets)), tooltip=tooltip)
 
 
 def from_preset(
     presets: dict[str, Callable[[], SamplerConfig]], preset: str, given: dict[str, float], **settings: Any
 ) -> SamplerConfig:
-    """The named settings with those ``given`` that are not negative, and with ``settings``.
+    """The settings of a preset, with the values of ``given`` that are not negative, and with ``settings``.
 
     Raises:
-        InputError: no such preset, or a setting out of range.
+        InputError: an unknown preset, or a setting out of range.
     """
     check_choice("preset", preset, presets)
     changes = {name: value for name, value in given.items() if value >= 0}
@@ -108,27 +108,27 @@ def from_preset(
 
 
 def eta_input(default: float, tooltip: str) -> Any:
-    """The widget for the share of fresh noise."""
+    """The widget for the fraction of fresh noise."""
     return io.Float.Input("eta", default=default, min=0.0, max=1.0, step=0.05, round=0.001, tooltip=tooltip)
 
 
 def travel_inputs(length: int, visits: int, length_note: str, visits_note: str) -> list[Any]:
-    """The widgets of methods that go back to noise; -1 is allowed where it is the default."""
+    """The widgets of time travel; -1 is allowed if it is the default."""
     return [
         io.Int.Input(
             "travel_length", default=length, min=min(length, 1), max=1000,
-            tooltip=f"Time travel: steps in a stretch. {length_note}.",
+            tooltip=f"Time travel: steps per segment. {length_note}.",
         ),
         io.Int.Input(
             "travel_visits", default=visits, min=min(visits, 1), max=100,
-            tooltip=f"Time travel: how often each stretch is gone through, with noise added in between; 1 is without. "
-            f"The cost grows with it. {visits_note}.",
+            tooltip="Time travel: passes over each segment, with noise added in between. 1 = off. Cost grows with it. "
+            f"{visits_note}.",
         ),
     ]  # fmt: skip
 
 
 class EmptyLatent(io.ComfyNode):
-    """The latent that a restoration starts from."""
+    """The initial latent of the samplers."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -136,11 +136,11 @@ class EmptyLatent(io.ComfyNode):
             node_id="VIPaintEmptyLatent",
             display_name="Empty Latent for Observation",
             category=CATEGORY,
-            description="An empty latent of the size that an observation needs, whatever the model.",
+            description="Empty latent of the size that an observation needs, for any model.",
             inputs=[
                 ObservationSocket.Input("observation", tooltip=OBSERVATION_TOOLTIP),
                 io.Vae.Input("vae", tooltip=VAE_TOOLTIP),
-                io.Int.Input("num_samples", default=4, **_COUNT, tooltip="How many restorations to draw."),
+                io.Int.Input("num_samples", default=4, **_COUNT, tooltip="Number of samples."),
             ],
             outputs=[output(io.Latent, "latent", "For SamplerCustomAdvanced.")],
         )

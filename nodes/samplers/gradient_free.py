@@ -1,4 +1,4 @@
-"""Methods that need no gradient through the model."""
+"""Methods without gradients through the model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class REDDiffSampler(MethodNode):
     """RED-diff and RED-diff V."""
 
     node = ("VIPaintREDDiffSampler", "RED-diff Sampler")
-    about = "Optimises one picture with the model as its critic: fast, sharpest where little is missing, one answer."
+    about = "RED-diff: optimises an image with the model as regulariser. Fast, low diversity, best if little is "
+    "missing."
     gradients = Gradients.VAE
     from_latent = False
 
@@ -34,16 +35,16 @@ class REDDiffSampler(MethodNode):
         return [
             io.Combo.Input(
                 "variant", options=["annealed", "V"], default="annealed",
-                tooltip="annealed: as published, from noise to clean. V: the bound itself, its noise levels in no "
-                "order, as a control.",
+                tooltip="annealed: decreasing noise levels, as published. V: the variational bound with random noise "
+                "levels, as a control.",
             ),
             io.Float.Input(
                 "rate", default=0.1, min=0.0001, max=10.0, step=0.01, round=0.0001,
-                tooltip="Adam's learning rate. Published: 0.1 with 1000 steps.",
+                tooltip="Learning rate of Adam. Published: 0.1 with 1000 steps.",
             ),
             io.Float.Input(
                 "weight", default=0.25, min=0.0, max=100.0, step=0.05, round=0.001,
-                tooltip="How much the model counts against the observation; annealed only. Published: 0.25.",
+                tooltip="Weight of the model against the observation (annealed only). Published: 0.25.",
             ),
         ]  # fmt: skip
 
@@ -59,7 +60,8 @@ class RePaintSampler(MethodNode):
     """RePaint."""
 
     node = ("VIPaintRePaintSampler", "RePaint Sampler")
-    about = "Overwrites what is known at every noise level, and goes back and forth until old and new agree."
+    about = "RePaint: replaces the known latents at every noise level, and repeats noising and denoising to harmonise "
+    "the result."
     gradients = Gradients.NONE
     replaces = True
 
@@ -73,16 +75,17 @@ class RePaintSampler(MethodNode):
 
 
 class BlendedSampler(MethodNode):
-    """Replacement sampling."""
+    """Replacement at every noise level."""
 
     node = ("VIPaintBlendedSampler", "Blended Sampler")
-    about = "Overwrites what is known at every noise level: the cheapest method, and the one that knows least."
+    about = "Blended: replaces the known latents at every noise level. Lowest cost; edges of the masked area may not "
+    "match."
     gradients = Gradients.NONE
     replaces = True
 
     @classmethod
     def widgets(cls):
-        return [eta_input(0.0, "Fresh noise at every step: 0 none (DDIM), 1 as much as ancestral sampling.")]
+        return [eta_input(0.0, "Fraction of fresh noise per step. 0 = DDIM, 1 = ancestral sampling.")]
 
     @classmethod
     def plan(cls, **settings):
@@ -93,7 +96,8 @@ class DDNMSampler(MethodNode):
     """DDNM and DDNM+."""
 
     node = ("VIPaintDDNMSampler", "DDNM Sampler")
-    about = "Replaces, in every prediction, what the observation shows, and keeps what it does not show."
+    about = "DDNM: replaces the observed component of every prediction by the observation, and keeps the rest. No "
+    "gradients."
     gradients = Gradients.NONE
 
     @classmethod
@@ -101,9 +105,9 @@ class DDNMSampler(MethodNode):
         return [
             io.Boolean.Input(
                 "noisy", default=True,
-                tooltip="On: allow for the observation's noise (DDNM+). Off: take it as exact (DDNM).",
+                tooltip="On: account for the observation noise (DDNM+). Off: treat the observation as exact (DDNM).",
             ),
-            eta_input(0.85, "Share of fresh noise in every step. Published: 0.85."),
+            eta_input(0.85, "Fraction of fresh noise per step. Published: 0.85."),
             *travel_inputs(10, 1, "Published: 10", "Published: 1, and 3 with time travel"),
         ]  # fmt: skip
 

@@ -47,36 +47,34 @@ class CoPaintSampler(MethodNode):
     """CoPaint, CoPaint-Fast and CoPaint-TT."""
 
     node = ("VIPaintCoPaintSampler", "CoPaint Sampler")
-    about = "At every step, moves the whole picture until what the model expects of it agrees with what is known."
+    about = "CoPaint: optimises the latent at every step until the predicted image agrees with the observation."
 
     @classmethod
     def widgets(cls):
         return [
             preset_input(
                 _COPAINT,
-                "default and time travel (CoPaint-TT): published for faces and 250 steps, fast for 100. time travel "
-                "goes through every ten steps twice, and joins old and new best. ImageNet: held back more.",
+                "default, time travel (CoPaint-TT): for faces, 250 steps. fast: 100 steps. time travel repeats every "
+                "segment, for the best joins. ImageNet: larger weight.",
             ),
             io.Int.Input(
                 "gradient_steps", default=-1, min=-1, max=100,
-                tooltip="Gradient steps at every noise level. -1: the preset's, 2 (fast 1, ImageNet 512 5).",
+                tooltip="Gradient steps per noise level. -1 = preset (2; fast: 1, ImageNet 512: 5).",
             ),
             io.Float.Input(
                 "step_size", default=-1.0, min=-1.0, max=10.0, step=0.005, round=0.0001,
-                tooltip="Length of the first gradient steps; a step that makes things worse is shortened by itself. "
-                "-1: the preset's, 0.02.",
+                tooltip="Initial step size. A step that increases the loss is shortened. -1 = preset (0.02).",
             ),
             io.Float.Input(
                 "weight", default=-1.0, min=-1.0, max=100.0, step=0.001, round=0.00001,
-                tooltip="What holds a latent back to where it was before the gradient steps. -1: the preset's, 0.0001 "
-                "(ImageNet 0.01).",
+                tooltip="Weight of the distance to the latent before the gradient steps. -1 = preset (0.0001; "
+                "ImageNet: 0.01).",
             ),
             io.Int.Input(
                 "prediction_steps", default=1, min=1, max=20,
-                tooltip="In how many steps the model's expectation is computed; time and memory grow with them. "
-                "Published: 1.",
+                tooltip="DDIM steps of the prediction. Time and memory grow with it. Published: 1.",
             ),
-            *travel_inputs(-1, -1, "-1: the preset's, 10", "-1: the preset's, 1 (time travel 2)"),
+            *travel_inputs(-1, -1, "-1 = preset (10)", "-1 = preset (1; time travel: 2)"),
         ]  # fmt: skip
 
     @classmethod
@@ -89,16 +87,16 @@ class DPSSampler(MethodNode):
     """DPS."""
 
     node = ("VIPaintDPSSampler", "DPS Sampler")
-    about = "Diffusion posterior sampling: every step also goes down the gradient of the residual."
+    about = "DPS: adds a gradient step on the residual of the observation to every sampling step."
 
     @classmethod
     def widgets(cls):
         return [
-            preset_input(_DPS, "The published step length for this task."),
+            preset_input(_DPS, "Published step size for this task."),
             io.Float.Input(
                 "scale", default=-1.0, min=-1.0, max=100.0, step=0.05, round=0.001,
-                tooltip="Step length down the residual's norm, as published for 1000 steps. -1: the preset's, 0.5 for "
-                "inpainting, 0.3 else.",
+                tooltip="Step size of the residual gradient, for 1000 steps. -1 = preset (inpainting: 0.5, others: "
+                "0.3).",
             ),
         ]  # fmt: skip
 
@@ -111,23 +109,24 @@ class PSLDSampler(MethodNode):
     """PSLD."""
 
     node = ("VIPaintPSLDSampler", "PSLD Sampler")
-    about = "DPS for latent models: also keeps the latent one that the VAE would encode the picture to."
+    about = "PSLD: DPS for latent diffusion, with a second gradient that keeps the latent consistent with the VAE's "
+    "encoder."
 
     @classmethod
     def widgets(cls):
         return [
             preset_input(
                 _PSLD,
-                "Published for a latent model of faces at 256 pixels, and for Stable Diffusion 1.5 at 512 pixels, with "
-                "another one for filling a box.",
+                "Published for a face model at 256 pixels, and for Stable Diffusion 1.5 at 512 pixels (box: for a "
+                "masked box).",
             ),
             io.Float.Input(
                 "omega", default=-1.0, min=-1.0, max=100.0, step=0.05, round=0.001,
-                tooltip="Step length down the residual's norm, as published for 1000 steps. -1: the preset's.",
+                tooltip="Step size of the residual gradient, for 1000 steps. -1 = preset.",
             ),
             io.Float.Input(
                 "gamma", default=-1.0, min=-1.0, max=100.0, step=0.01, round=0.001,
-                tooltip="Step length towards latents that the VAE would encode to. -1: the preset's.",
+                tooltip="Step size of the encoder consistency gradient. -1 = preset.",
             ),
         ]  # fmt: skip
 
@@ -140,44 +139,46 @@ class ReSampleSampler(MethodNode):
     """ReSample."""
 
     node = ("VIPaintReSampleSampler", "ReSample Sampler")
-    about = "Every few steps, optimises the picture until it agrees with the observation, and goes on from there."
+    about = "ReSample: every few steps, optimises the prediction until it agrees with the observation."
 
     @classmethod
     def widgets(cls):
         rate = {"min": 0.0, "max": 1.0, "step": 0.001, "round": 0.0001}
         return [
-            preset_input(_RESAMPLE, "inpainting: 200 iterations over latents in the place of 500."),
+            preset_input(_RESAMPLE, "inpainting: 200 iterations in latent space instead of 500."),
             io.Float.Input(
                 "scale", default=0.5, min=0.0, max=100.0, step=0.05, round=0.001,
-                tooltip="Step length down the residual's norm, as published for 500 steps.",
+                tooltip="Step size of the residual gradient, for 500 steps.",
             ),
             io.Int.Input(
                 "every", default=10, min=1, max=1000,
-                tooltip="Steps from one optimisation to the next. Published: 10 of 500 steps; take fewer with fewer.",
+                tooltip="Steps between two optimisations. Published: 10 of 500 steps; use a lower value with fewer "
+                "steps.",
             ),
             io.Int.Input(
                 "ahead", default=5, min=1, max=100,
-                tooltip="Steps that the prediction is computed ahead before it is optimised. Published: 5.",
+                tooltip="Denoising steps of the prediction before an optimisation. Published: 5.",
             ),
             io.Float.Input(
                 "gamma", default=40.0, min=0.0, max=10000.0, step=1.0, round=0.01,
-                tooltip="How far the chain trusts where it was over what was optimised. Published: 40.",
+                tooltip="Weight of the current latent against the optimised prediction. Published: 40.",
             ),
             io.Float.Input(
-                "pixel_rate", default=0.01, **rate, tooltip="Adam's, in the middle third, over pixels. Published: 0.01."
+                "pixel_rate", default=0.01, **rate, tooltip="Learning rate of Adam in pixel space (middle third of the "
+                "steps). Published: 0.01."
             ),
             io.Int.Input(
                 "pixel_iterations", default=2000, min=0, max=10000,
-                tooltip="At most so many over pixels; they need no network. Published: 2000.",
+                tooltip="Maximum iterations in pixel space, without a network. Published: 2000.",
             ),
             io.Float.Input(
                 "latent_rate", default=0.005, **rate,
-                tooltip="Adam's, in the last third, over latents. Published: 0.005.",
+                tooltip="Learning rate of Adam in latent space (last third of the steps). Published: 0.005.",
             ),
             io.Int.Input(
                 "latent_iterations", default=-1, min=-1, max=10000,
-                tooltip="At most so many over latents, each of them through the VAE's decoder and back. -1: the "
-                "preset's.",
+                tooltip="Maximum iterations in latent space, each through the VAE's decoder. -1 = preset (500; "
+                "inpainting: 200).",
             ),
         ]  # fmt: skip
 
@@ -190,11 +191,11 @@ class PiGDMSampler(MethodNode):
     """PiGDM."""
 
     node = ("VIPaintPiGDMSampler", "PiGDM Sampler")
-    about = "Pseudo-inverse guidance: as Kalman, with one uncertainty for the whole picture. No step size to tune."
+    about = "PiGDM: pseudo-inverse guidance, with one variance for the whole image. No step size to tune."
 
     @classmethod
     def widgets(cls):
-        return [eta_input(1.0, "Fresh noise at every step: 1 as much as ancestral sampling (published), 0 none.")]
+        return [eta_input(1.0, "Fraction of fresh noise per step. 1 = ancestral sampling (published), 0 = none.")]
 
     @classmethod
     def plan(cls, **settings):
@@ -205,19 +206,19 @@ class KalmanSampler(MethodNode):
     """Kalman guidance."""
 
     node = ("VIPaintKalmanSampler", "Kalman Sampler")
-    about = "Each step weighs the model's own uncertainty against the observation's noise. No step size to tune."
+    about = "Kalman: weighs the model's uncertainty against the noise of the observation at every step. No step size "
+    "to tune."
 
     @classmethod
     def widgets(cls):
         return [
             io.Int.Input(
                 "solver_iterations", default=3, min=1, max=50,
-                tooltip="Backward passes a step with which the observation is solved for.",
+                tooltip="Backward passes per step to solve for the observation.",
             ),
             io.Int.Input(
                 "spread_iterations", default=2, min=0, max=50,
-                tooltip="Backward passes a step with which what the observation leaves open is drawn. 0: samples are "
-                "too alike.",
+                tooltip="Backward passes per step to draw the posterior variance. 0 = off: samples are too similar.",
             ),
         ]  # fmt: skip
 

@@ -66,7 +66,7 @@ def test_no_mask_for_another_picture_gives_the_hosts_empty_one(client, scene):
 def test_mask_that_leaves_nothing_observed(client, scene):
     graph = Graph()
     observe(graph, put(client, with_hole(scene, np.ones((64, 64), dtype=bool))))
-    assert "mask covers the whole picture" in refusal(client, graph)
+    assert "mask covers the whole image" in refusal(client, graph)
 
 
 def test_all_in_one_names_the_input_too(client, scene):

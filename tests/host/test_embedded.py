@@ -101,7 +101,7 @@ def test_several_posteriors_say_how_they_came_by_their_weights(client, scene, fi
         shown = graph.add("PreviewAny", source=nodes.fit[3])
         run = client.run(graph)
         text = run.outputs[shown.id]["text"][0]
-        assert text.startswith("3 posteriors, ") and words in text
+        assert text.startswith("3 components, ") and words in text
         latents = client.tensor(run, nodes.latents)
         assert latents.isfinite().all() and torch.pdist(latents.flatten(1)).min() > 1
     alone, _ = restore(client, fitted_picture, several, num_samples=1, first_sample=2)

@@ -57,7 +57,7 @@ def test_a_vae_adds_what_it_cannot_reproduce(client, scene, rows):
     graph = Graph()
     loader, _ = embedded_prior(graph)
     covering, text = estimate(client, graph, load(client, graph, scene[:rows]), vae=loader[1])
-    assert covering >= plain and "what the VAE cannot reproduce" in text
+    assert covering >= plain and "the VAE's reconstruction error" in text
 
 
 def test_the_level_connects_to_the_widget_of_an_observe_node(client):

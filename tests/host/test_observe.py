@@ -282,7 +282,7 @@ def test_compare_refuses_the_observation_of_another_picture(client, scene):
     image = load(client, graph, scene)
     link = graph.add("VIPaintCompare", images=image, original=image, observation=small(graph, image))[1]
     message = refusal(client, graph, link)
-    assert "VIPaintCompare" in message and "observation is of a picture of 256x256" in message
+    assert "VIPaintCompare" in message and "observation is of an image of 256x256" in message
 
 
 RESTORED = {

@@ -142,6 +142,23 @@ def test_every_node_has_a_help_page_that_names_all_inputs_and_outputs(node):
     assert [slot["name"] for slot in slots if slot["name"] not in page] == []
 
 
+@pytest.mark.parametrize("node", RECORDED)
+def test_a_help_page_has_a_row_with_the_type_of_every_slot(node):
+    page = (PAGES / f"{node}.md").read_text()
+    slots = RECORDED[node]["inputs"] + RECORDED[node]["outputs"]
+    assert [slot["name"] for slot in slots if f"\n| `{slot['name']}` | {slot['type']} |" not in page] == []
+
+
+@pytest.mark.parametrize("node", RECORDED)
+def test_a_help_page_has_the_default_of_every_number_and_choice(node):
+    page = (PAGES / f"{node}.md").read_text()
+    for slot in RECORDED[node]["inputs"]:
+        if slot["type"] in ("INT", "FLOAT", "COMBO") and "default" in slot:
+            row = f"\n| `{slot['name']}` | {slot['type']} | "
+            default = page.partition(row)[2].partition(" |")[0]
+            assert default == slot["default"] if slot["type"] == "COMBO" else float(default) == slot["default"]
+
+
 def test_core_nodes_are_recorded_by_facts_alone():
     for schema in CORE.values():
         assert set(schema) == {"inputs", "outputs"}

@@ -175,7 +175,7 @@ class HierarchicalPosterior:
             InputError: measurements, operator or likelihood differ.
         """
         if self.metadata.get("observation", observation.digest) != observation.digest:
-            raise InputError("observation is not the one that the posterior was fitted to: use that one, or fit again")
+            raise InputError("observation is not the one of the fit: use that observation, or fit again")
 
     def to(self, device: torch.device, dtype: torch.dtype) -> HierarchicalPosterior:
         """A copy with its tensors on ``device`` in ``dtype``; history and metadata are shared."""
