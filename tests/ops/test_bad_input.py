@@ -43,7 +43,7 @@ def instant(monkeypatch):
 
     def fit(prior, observation, config, *, generator, callback):
         posterior = HierarchicalPosterior((0.5,), *torch.zeros(3, 1, *prior.latent_shape))
-        posterior.metadata = describe(prior)
+        posterior.metadata = describe(prior) | {"observation": observation.digest}
         return posterior
 
     def sample(prior, observation, posterior, count, config, *, generator, callback):
@@ -144,8 +144,8 @@ def fitted(files, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--image", "other.png"], "fitted to another picture or mask"),
-        (["--invert-mask"], "fitted to another picture or mask"),
+        (["--image", "other.png"], "observation is not the one of the fit"),
+        (["--invert-mask"], "observation is not the one of the fit"),
         (["--prior", "second.safetensors"], "fitted for prior"),
         (["--posterior", "damaged.safetensors"], "fitted for latent_shape"),
     ],

@@ -16,6 +16,7 @@ from vipaint_ops.cli import commands as cli_commands
 from vipaint_ops.cli.main import build_parser, main
 from vipaint_ops.evaluation.metrics import psnr
 from vipaint_ops.images.pictures import load_image, save_image
+from vipaint_ops.inference.corrections import DPS
 from vipaint_ops.priors import embedded
 
 FAST = ["--iterations", "2", "--device", "cpu"]
@@ -168,7 +169,7 @@ def test_options_reach_the_configurations():
     )
     fit_config, refine_config = cli_commands._fit_config(options), cli_commands._refine_config(options)
     assert (fit_config.keypoints, fit_config.checkpointing) == ((0.6, 0.4), True)
-    assert (refine_config.steps, refine_config.guidance) == (7, "dps")
+    assert (refine_config.steps, refine_config.guidance) == (7, DPS())
     options = build_parser().parse_args([*required, "--preset", "published-v1"])
     assert cli_commands._fit_config(options) == SmallFit.published_v1()
 

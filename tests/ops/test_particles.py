@@ -13,7 +13,7 @@ from vipaint_ops.diffusion.prior import CountedPrior
 from vipaint_ops.diffusion.schedule import ReverseStep
 from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.evaluation.metrics import sliced_wasserstein
-from vipaint_ops.inference.corrections import Kalman
+from vipaint_ops.inference.corrections import DPS, Kalman
 from vipaint_ops.inference.particles import LEAST_EFFECTIVE, effective_share, systematic, tempered
 from vipaint_ops.inference.twist import FEW, ExactTwist
 from vipaint_ops.measurement.likelihood import StudentT
@@ -183,7 +183,7 @@ def test_many_measurements_are_tempered_and_the_result_says_so():
     ("settings", "message"),
     [
         ({"particles": 0}, "at least 1"),
-        ({"particles": 2, "guidance": "dps"}, "kalman"),
+        ({"particles": 2, "guidance": DPS()}, "kalman"),
         ({"particles": 2, "eta": 0.5}, "eta"),
     ],
 )

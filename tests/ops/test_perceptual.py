@@ -70,8 +70,8 @@ def test_a_fit_and_a_refinement_take_it(kind):
         assert torch.equal(without, nothing) and not torch.allclose(without, more)
 
 
-def test_kalman_guidance_has_no_term_for_it():
-    with pytest.raises(InputError, match="kalman guidance has no term"):
+def test_the_guided_chain_has_no_term_for_it():
+    with pytest.raises(InputError, match="guided chain has no term"):
         RefineConfig(perceptual_weight=1.0, perceptual=edges)
 
 

@@ -76,16 +76,16 @@ def test_a_shut_gate_forgets_the_keypoint_above():
 
 def test_sample_k_alone_is_sample_k_of_a_batch():
     prior, q = CountedPrior(gaussian()), hierarchy()
-    batch = q.sample(prior, 5, NoiseStreams(7, range(5)))
+    batch = q.sample(prior, NoiseStreams(7, range(5)))
     for k in range(5):
-        torch.testing.assert_close(q.sample(prior, 1, NoiseStreams(7, [k]))[0], batch[k])
+        torch.testing.assert_close(q.sample(prior, NoiseStreams(7, [k]))[0], batch[k])
 
 
 def test_a_sample_is_the_end_of_a_walk_without_a_graph():
     prior, q = CountedPrior(gaussian()), hierarchy()
     q.means.requires_grad_()
     *_, last = q.walk(prior, NoiseStreams(1, range(4)))
-    sample = q.sample(prior, 4, NoiseStreams(1, range(4)))
+    sample = q.sample(prior, NoiseStreams(1, range(4)))
     assert last.z.requires_grad and not sample.requires_grad
     assert torch.equal(sample, last.z)
 

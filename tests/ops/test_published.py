@@ -63,7 +63,7 @@ def fit(preset, schedule=IMAGENET, **changes):
 def recipe(kind, preset, prior):
     """The recipe of a preset over ``prior``, and a start of its own."""
     config, counted = getattr(FitConfig, preset)(), CountedPrior(prior)
-    made = kind(prior, counted, half_seen(prior), config)
+    made = kind(counted, half_seen(prior), config)
     times = (0.55, 0.4) if preset == "published_v1" else (0.501, 0.2515)
     return made, made.start(times, 3, None), counted
 
@@ -236,7 +236,7 @@ def test_fit_lowers_its_own_loss(preset, schedule):
 @pytest.mark.parametrize(("preset", "denoiser", "decoder"), [("published_v1", 3 * 5, 5), ("published_v2", 3 + 9, 1)])
 def test_fit_costs_what_the_published_code_does(preset, denoiser, decoder):
     _, _, fitted = fit(preset, iterations=4)
-    assert fitted.evaluations == Evaluations(4 * denoiser, 4 * denoiser, 4 * decoder, 4 * decoder)
+    assert fitted.evaluations == Evaluations(4 * denoiser, 4 * denoiser, 4 * decoder, 4 * decoder, encoder_forward=1)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_published_posterior_takes_the_library_refinement_too():
 def test_bad_names_and_observations_are_refused():
     with pytest.raises(InputError, match="objective is 'elbo'; choose one of bound, published_v1, published_v2"):
         FitConfig(objective="elbo")
-    with pytest.raises(InputError, match="guidance is 'magic'; choose one of dps"):
+    with pytest.raises(InputError, match="chain is 'magic'; choose one of guided, published_v1, published_v2"):
         RefineConfig(chain="magic")
     with pytest.raises(InputError, match="steps is 0"):
         RefineConfig(steps=0)

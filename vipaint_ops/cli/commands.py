@@ -70,7 +70,7 @@ def sample(options: argparse.Namespace) -> None:
     posterior.check(prior)
     posterior.check_observation(observation)
     result = _sample(task, prior, observation, posterior, config, options)
-    write_results(options, task, prior, observation, posterior, result, {"refine": dataclasses.asdict(config)})
+    write_results(options, task, prior, observation, posterior, result, {"refine": _record(config)})
 
 
 Config = TypeVar("Config", FitConfig, RefineConfig)
@@ -87,7 +87,7 @@ def _fit_and_sample(options: argparse.Namespace, mask: Tensor) -> None:
     prior, observation = task.observe(_prior(options, device), options.noise_std)
     posterior = _fit(task, prior, observation, fit_config, options.seed)
     result = _sample(task, prior, observation, posterior, refine_config, options)
-    configs = {"fit": dataclasses.asdict(fit_config), "refine": dataclasses.asdict(refine_config)}
+    configs = {"fit": dataclasses.asdict(fit_config), "refine": _record(refine_config)}
     write_results(options, task, prior, observation, posterior, result, configs)
 
 
@@ -136,6 +136,10 @@ def _refine_config(options: argparse.Namespace) -> RefineConfig:
         given |= {"guidance": CORRECTIONS[options.guidance], "chain": "guided"}
     given |= {"batch_size": options.batch_size, "particles": options.particles}
     return dataclasses.replace(_preset(RefineConfig, options), **given)
+
+
+def _record(config: RefineConfig) -> dict[str, Any]:
+    return dataclasses.asdict(config) | {"guidance": str(config.guidance)}
 
 
 def _preset(kind: type[Config], options: argparse.Namespace) -> Config:

@@ -22,7 +22,7 @@ class BlendedConfig(SamplerConfig):
     eta: float = number(0.0, 0, 1)
 
 
-@sampler(BlendedConfig, pixels_only("blended sampling"))
+@sampler(BlendedConfig, pixels_only("blended sampling"), gradients=False)
 def blended(prior, observation, config, streams, callback):
     """Replacement sampling (Blended Latent Diffusion, Avrahami et al. 2023): needs no gradient.
 

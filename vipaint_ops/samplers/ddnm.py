@@ -89,7 +89,7 @@ def carried_noise(
     return by_pixel, keep * F.adaptive_max_pool2d(by_pixel.amax(1, keepdim=True), keep.shape[-2:])
 
 
-@sampler(DDNMConfig, gaussian_only("DDNM"))
+@sampler(DDNMConfig, gaussian_only("DDNM"), gradients=False)
 @torch.no_grad()
 def ddnm(prior, observation, config, streams, callback):
     """DDNM and DDNM+ (Wang et al. 2023, algorithms 1 and 2): needs no gradient.

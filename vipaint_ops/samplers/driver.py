@@ -11,6 +11,7 @@ from torch import Tensor
 from ..diffusion.prior import CountedPrior, DiffusionPrior
 from ..diffusion.streams import NoiseStreams
 from ..inference.batches import Request, sample_in_batches
+from ..inference.linearised import require_gradients
 from ..inference.progress import Callback
 from ..inference.results import Drawn, SampleResult
 from ..measurement.observation import Observation
@@ -57,12 +58,15 @@ class Sampler(Protocol[Contravariant]):
 def sampler(
     config: type[Config],
     check: Callable[[Observation], None] = lambda observation: None,
+    *,
+    gradients: bool = True,
 ) -> Callable[[Chain[Config]], Sampler[Config]]:
     """Make a sampler of the chain of a method.
 
     Args:
         config: the class of its settings; the defaults are used where none are given.
         check: raises InputError for observations that the method is not defined for.
+        gradients: whether the method needs gradients of a network.
     """
 
     def of(chain: Chain[Config]) -> Sampler[Config]:
@@ -78,6 +82,8 @@ def sampler(
             callback: Callback | None = None,
         ) -> SampleResult:
             check(observation)
+            if gradients:
+                require_gradients(observation)
             settings = config or default()
 
             def run(prior, observation, streams, report):

@@ -23,7 +23,7 @@ class RePaintConfig(TravelConfig):
     travel_visits: int = number(10, 1)
 
 
-@sampler(RePaintConfig, pixels_only("RePaint"))
+@sampler(RePaintConfig, pixels_only("RePaint"), gradients=False)
 def repaint(prior, observation, config, streams, callback):
     """RePaint (Lugmayr et al. 2022, algorithm 1 and section 4.2): needs no gradient.
 
