@@ -15,6 +15,7 @@ from vipaint_ops import (
     samplers,
 )
 from vipaint_ops.inference.corrections import CORRECTIONS
+from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.samplers import KalmanConfig, kalman
 
 SHAPE = (3, 4, 4)
@@ -79,3 +80,23 @@ def test_particles_make_no_float64_on_the_device(pixels):
     with no_float64():
         result = kalman(StandardNormal(), observe(pixels), 2, KalmanConfig(particles=2, steps=3), generator=seeded())
     assert result.images.isfinite().all()
+
+
+def test_an_analytic_prior_and_its_posterior_make_no_float64_on_the_device():
+    means = torch.arange(6.0).view(2, 3)
+    weights, covariances = torch.tensor([0.3, 0.7]), torch.eye(3).expand(2, 3, 3)
+    there = GaussianMixturePrior(weights, means, covariances, StandardNormal.schedule)
+    observation = Observation(torch.ones(1, 3), operators.Inpainting(torch.tensor([1.0, 0, 1])), 0.5)
+    z, t = torch.ones(2, 3), torch.tensor([0.3, 0.6])
+    with no_float64():
+        here = GaussianMixturePrior(*map(on_device, (weights, means, covariances)), StandardNormal.schedule)
+        seen = Observation(on_device(observation.y), observation.operator.to(DEVICE, torch.float32), 0.5)
+        exact = here.posterior(seen)
+        found = [here.denoise(on_device(z), on_device(t)), exact.means, exact.weights, here.sample(4, seeded())]
+        found += [here.log_prob(on_device(z), 0.4), *exact.moments()]
+        assert all(tensor.device == DEVICE for tensor in found)
+        found = [tensor.cpu() for tensor in found]
+    law = there.posterior(observation)
+    expected = [there.denoise(z, t), law.means, law.weights, there.sample(4, seeded()), there.log_prob(z, 0.4)]
+    for one, other in zip(found, [*expected, *law.moments()], strict=True):
+        torch.testing.assert_close(one, other)
