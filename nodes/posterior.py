@@ -96,8 +96,10 @@ class FitPosterior(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, keypoints=""):
-        # Only what it names is checked here; ComfyUI leaves its own checks out for those.
+    def validate_inputs(cls, keypoints=None):
+        # ComfyUI passes None for an input with a link, whose value is checked when the node runs.
+        if keypoints is None:
+            return True
         try:
             fit_config("quality", keypoints, -1)
         except InputError as error:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import folder_paths
 import torch
 from comfy_api.v0_0_2 import io
 
+from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.vipaint import HierarchicalPosterior
+from .listing import files_below
 from .sockets import PosteriorSocket, output
 
 FOLDER = "vipaint"
 """ComfyUI's models folder for posteriors. New ones are saved to the output folder."""
+_SAVED = "output: "
+"""Marks the names of files in the output folder."""
+_SUFFIX = ".safetensors"
 
 
 def register_folder() -> None:
@@ -21,12 +27,22 @@ def register_folder() -> None:
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
 
 
-def _files() -> dict[str, Path]:
-    """Posterior files by their name in the node."""
-    shared = {name: Path(folder_paths.get_full_path(FOLDER, name)) for name in folder_paths.get_filename_list(FOLDER)}
-    made = Path(folder_paths.get_output_directory())
-    saved = {f"output: {path.relative_to(made).as_posix()}": path for path in made.rglob("*.safetensors")}
-    return {name: path for name, path in (shared | saved).items() if name.endswith(".safetensors")}
+def _names() -> list[str]:
+    """Names of the posterior files on the disk, as the node shows them."""
+    shared = {name for folder in folder_paths.get_folder_paths(FOLDER) for name in files_below(folder, _SUFFIX)}
+    saved = [_SAVED + name for name in files_below(folder_paths.get_output_directory(), _SUFFIX)]
+    return sorted(shared) + saved
+
+
+def _find(name: str) -> Path | None:
+    """Path of the posterior file of that name; None if there is none in the folders."""
+    folders = folder_paths.get_folder_paths(FOLDER)
+    if name.startswith(_SAVED):
+        folders = [folder_paths.get_output_directory()]
+    # With the root as its start, no name leads out of its folder.
+    inside = os.path.relpath(os.path.join(os.sep, name.removeprefix(_SAVED)), os.sep)
+    paths = [Path(folder, inside) for folder in folders]
+    return next((path for path in paths if path.suffix == _SUFFIX and path.is_file()), None)
 
 
 class SavePosterior(io.ComfyNode):
@@ -74,7 +90,7 @@ class LoadPosterior(io.ComfyNode):
             description="Loads a posterior of Save Posterior, for the same image, mask and model.",
             inputs=[
                 io.Combo.Input(
-                    "file", options=sorted(_files()),
+                    "file", options=_names(),
                     tooltip="Files in models/vipaint and in the output folder. Press R to refresh the list.",
                 )
             ],
@@ -82,11 +98,23 @@ class LoadPosterior(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, file=None):
+        # ComfyUI passes None for an input with a link. Its own check would refuse files newer than its list.
+        return True if file is None or _find(file) else _missing(file)
+
+    @classmethod
     def fingerprint_inputs(cls, file):
-        path = _files().get(file)
+        path = None if file is None else _find(file)
         return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
+        path = _find(file)
+        if path is None:
+            raise InputError(_missing(file))
         with torch.inference_mode(False):
-            return io.NodeOutput(HierarchicalPosterior.load(_files()[file]))
+            return io.NodeOutput(HierarchicalPosterior.load(path))
+
+
+def _missing(file: str) -> str:
+    return f"file is {file!r}, which is not in models/{FOLDER} or the output folder: press R and choose another"

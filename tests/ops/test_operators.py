@@ -1,8 +1,11 @@
 """The laws every measurement operator obeys."""
 
+import contextlib
+
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.ops.operator_cases import BLURS, CHAINS, CPU, EXACT, dense, inner, measured, normal, norms
 from vipaint_ops import Observation, operators
@@ -144,13 +147,21 @@ def test_an_operator_describes_itself_whatever_its_dtype(case):
 def test_other_operators_have_other_descriptions():
     picture = torch.ones(1, 3, 64, 64)
     several = [
-        operators.GaussianBlur(31, 3.0), operators.GaussianBlur(31, 5.0), operators.MotionBlur(31, 0.0),
-        operators.MotionBlur(31, 45.0), operators.SuperResolution(2), operators.SuperResolution(2, "average"),
-        operators.SuperResolution(4), operators.Grey(), operators.Crop(32, 64), operators.Crop(64, 32),
-        operators.Inpainting(picture[:, :1]), operators.Inpainting(picture[:, :1] / 2),
+        operators.GaussianBlur(31, 3.0),
+        operators.GaussianBlur(31, 5.0),
+        operators.MotionBlur(31, 0.0),
+        operators.MotionBlur(31, 45.0),
+        operators.SuperResolution(2),
+        operators.SuperResolution(2, "average"),
+        operators.SuperResolution(4),
+        operators.Grey(),
+        operators.Crop(32, 64),
+        operators.Crop(64, 32),
+        operators.Inpainting(picture[:, :1]),
+        operators.Inpainting(picture[:, :1] / 2),
         operators.Compose(operators.Grey(), operators.SuperResolution(2)),
         operators.Compose(operators.SuperResolution(2), operators.Grey()),
-    ]  # fmt: skip
+    ]
     assert len({operator.description for operator in several}) == len(several)
 
 
@@ -159,3 +170,37 @@ def test_measurements_of_another_operator_are_another_observation():
     narrow, wide = (Observation(y, operators.GaussianBlur(31, std), 0.05) for std in (3.0, 5.0))
     assert narrow.digest != wide.digest
     assert narrow.digest == Observation(y, operators.GaussianBlur(31, 3.0), 0.1).digest
+
+
+@given(measured())
+def test_use_changes_neither_the_description_nor_the_digest(case):
+    x = case.draw(1)
+    y = case.operator(x)
+    observation = Observation(y, case.operator, 0.1)
+    before = case.operator.description, observation.digest
+    case.operator.squared(x.abs()), case.operator.pinv(y), case.operator.adjoint(y)
+    assert (case.operator.description, observation.digest) == before
+
+
+@given(measured(), st.lists(st.sampled_from([0, 1, 2, 3, 7, 12]), max_size=5))
+def test_a_tensor_of_another_size_is_refused_or_keeps_its_batch(case, shape):
+    """Never another exception, never a measurement made of another batch by broadcasting."""
+    wrong = torch.ones(shape, dtype=case.dtype)
+    for method in (case.operator, case.operator.adjoint, case.operator.pinv, case.operator.squared):
+        try:
+            out = method(wrong)
+        except InputError:
+            continue
+        assert out.shape[0] == shape[0]
+        assert out.numel() > 0
+
+
+@given(measured(), st.lists(st.sampled_from([0, 1, 2, 3, 7, 12]), max_size=5))
+def test_an_observation_refuses_pictures_and_measurements_of_another_size(case, shape):
+    y = case.operator(case.draw(1))
+    if list(y.shape[1:]) != shape:
+        wrong = torch.ones(shape, dtype=case.dtype)
+        with contextlib.suppress(InputError):
+            assert Observation(y, case.operator, 0.1).residual(wrong).shape[1:] == y.shape[1:]
+    with contextlib.suppress(InputError):
+        Observation(torch.ones(shape, dtype=case.dtype), case.operator, 0.1)

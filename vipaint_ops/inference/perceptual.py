@@ -1,4 +1,4 @@
-"""A perceptual distance of a picture from what was measured, through a library the user may have."""
+"""A perceptual distance of a picture from the measurements, by an optional library."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def check_perceptual(weight: float, distance: Distance | None) -> None:
-    """Refuse a weight that cannot be used, before anything is loaded.
+    """Refuse a weight that cannot be used, before a network is loaded.
 
     Raises:
-        InputError: it is negative, or it asks for LPIPS and the package is not installed.
+        InputError: it is negative or not finite, or it needs LPIPS and the package is not installed.
     """
     if not (math.isfinite(weight) and weight >= 0):
         raise InputError(f"perceptual_weight is {weight}; it must be 0 or more")

@@ -1,4 +1,4 @@
-"""Noise models: how likely a residual is, and how far each measurement is to be believed."""
+"""Noise models: the log-density of a residual, and the weight of each measurement."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..errors import InputError
 
 
 class Likelihood(Protocol):
-    """The law of independent noise on measurements, of a scale that the observation gives."""
+    """The law of independent noise on measurements; the observation gives its scale."""
 
     robust: ClassVar[bool]
-    """Whether measurements are to be weighed one by one."""
+    """Whether each measurement has its own weight."""
 
     def log_prob(self, residual: Tensor, variance: Tensor) -> Tensor:
         """Log-density of ``residual`` where the squared scale is ``variance``, elementwise."""
         ...
 
     def weights(self, residual: Tensor, noise_variance: float, predicted: Tensor) -> Tensor:
-        """w of each measurement, small where doubtful: its noise is taken to have the variance ``noise_variance`` / w.
+        """w of each measurement, small for outliers: its noise has the variance ``noise_variance`` / w.
 
         Args:
             residual: measurement less prediction, ``[batch, ...]``.
@@ -55,13 +55,13 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class StudentT:
-    """Student's t: most measurements are as good as Gaussian ones, a few may be wrong by any amount.
+    """Student's t: Gaussian noise on most measurements, with a few outliers of any size.
 
     It is a Gaussian whose variance is scale^2 / w with w ~ Gamma(degrees / 2, degrees / 2), for each measurement alone.
     Infinitely many degrees make it Gaussian.
 
     Args:
-        degrees: of freedom, positive; the fewer, the more wrong measurements are expected.
+        degrees: of freedom, positive; fewer degrees mean more outliers.
 
     Raises:
         InputError: ``degrees`` is not positive.
@@ -72,7 +72,7 @@ class StudentT:
 
     def __post_init__(self):
         if not (math.isfinite(self.degrees) and self.degrees > 0):
-            raise InputError(f"degrees is {self.degrees}; it must be positive (2 suits a few wrong pixels)")
+            raise InputError(f"degrees is {self.degrees}; it must be positive (2 suits a few outliers)")
 
     def log_prob(self, residual: Tensor, variance: Tensor) -> Tensor:
         degrees = self.degrees
@@ -83,8 +83,8 @@ class StudentT:
     def weights(self, residual: Tensor, noise_variance: float, predicted: Tensor) -> Tensor:
         """The E-step, E[w | residual] = (degrees + 1) / (degrees + r^2 / S), with S = noise_variance + predicted.
 
-        Where the prediction is certain this is exact (Lange, Little & Taylor 1989, eq. 4). Where it is not, S keeps a
-        residual that the prediction explains from counting as a wrong measurement.
+        Exact where the prediction is certain (Lange, Little & Taylor 1989, eq. 4). Elsewhere S keeps the prediction's
+        own error from counting as an outlier.
         """
         return (self.degrees + 1) / (self.degrees + residual**2 / (noise_variance + predicted))
 

@@ -1,4 +1,4 @@
-"""How noisy a picture is, and how far a model's pictures may miss it: what an observation's ``noise_std`` should be."""
+"""Estimates of an observation's ``noise_std``: the noise of a picture, and the error of an autoencoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 
 FEWEST = 64
-"""Coefficients below which no level is estimated: the estimate would be off by a fifth."""
+"""Smallest number of coefficients for an estimate; with fewer its error is a fifth."""
 
 _GAUSSIAN_MEDIAN = 0.6744897501960817
 """Median of the absolute value of a standard normal variable."""
@@ -21,8 +21,8 @@ def noise_level(picture: Tensor, mask: Tensor | None = None) -> float:
     """Standard deviation of white noise on a picture, mean over channels, in the units of the picture.
 
     The median absolute diagonal coefficient of the finest level of Daubechies' db2 wavelets (Donoho & Johnstone 1994,
-    "Ideal spatial adaptation by wavelet shrinkage"), as scikit-image's ``estimate_sigma`` has it, here over all shifts
-    of the grid and over coefficients that see no hidden pixel. Fine texture counts as noise.
+    "Ideal spatial adaptation by wavelet shrinkage"), as in scikit-image's ``estimate_sigma``, over all shifts of the
+    grid and over coefficients without a hidden pixel. Fine texture counts as noise.
 
     Args:
         picture: ``[1, channels, height, width]``.
@@ -31,7 +31,7 @@ def noise_level(picture: Tensor, mask: Tensor | None = None) -> float:
     Raises:
         InputError: too few squares of 4 x 4 pixels are observed.
     """
-    # Inner products with (1, x) are zero, so that slopes count for nothing.
+    # Inner products with (1, x) are zero: slopes do not count.
     root = math.sqrt(3)
     wavelet = torch.tensor([1 - root, root - 3, 3 + root, -1 - root], dtype=picture.dtype) / math.sqrt(32)
     kernel = torch.outer(wavelet, wavelet).to(picture.device)
@@ -51,10 +51,10 @@ def noise_level(picture: Tensor, mask: Tensor | None = None) -> float:
 
 
 def covering_level(picture: Tensor, reconstruction: Tensor, mask: Tensor | None = None) -> float:
-    """Noise level that covers what an autoencoder cannot reproduce of a picture too.
+    """Noise level that covers the autoencoder's reconstruction error too.
 
     sqrt(e^2 + k^2) with e the root-mean-square error of the reconstruction and k the noise level of the reconstruction:
-    what the autoencoder drops of the noise is part of e, what it keeps is k. Never below the picture's own level.
+    the noise that the autoencoder removes is part of e, the rest is k. At least the picture's own level.
 
     Args:
         picture: ``[1, channels, height, width]``.

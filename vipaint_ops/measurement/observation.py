@@ -19,10 +19,10 @@ class Observation:
     Args:
         y: ``[1, ...]``, the shape of ``operator(x)`` for one picture x in [-1, 1].
         operator: the linear operator A.
-        noise_std: in the units of ``y`` (0.05 in [-1, 1] is 0.025 in [0, 1]); positive. It must cover
-            what the decoder cannot reproduce too, not the camera's noise alone.
+        noise_std: in the units of ``y`` (0.05 in [-1, 1] is 0.025 in [0, 1]); positive. It covers the decoder's error
+            and the camera's noise.
         likelihood: the law of the noise, of scale ``noise_std``;
-            :class:`~vipaint_ops.measurement.likelihood.StudentT` where some measurements are wrong altogether.
+            :class:`~vipaint_ops.measurement.likelihood.StudentT` where some measurements are outliers.
 
     Raises:
         InputError: ``y`` is not finite, not a batch of one or not of the operator's shape, or the noise
@@ -30,19 +30,15 @@ class Observation:
     """
 
     def __init__(self, y: Tensor, operator: Operator, noise_std: float, likelihood: Likelihood | None = None):
+        if y.ndim < 2 or y.numel() == 0:
+            raise InputError(f"y has shape {tuple(y.shape)}; give a batch of one observation, not empty")
         if len(y) != 1:
             raise InputError(f"y holds {len(y)} observations; give one at a time, as a batch of one")
         if not y.isfinite().all():
             raise InputError("y contains NaN or infinite values")
         if not (math.isfinite(noise_std) and noise_std > 0):
             raise InputError(f"noise_std is {noise_std}; it must be positive (0.02 suits a clean 8-bit picture)")
-        try:
-            operator.observed(y)
-        except RuntimeError as error:
-            raise InputError(
-                f"y has shape {tuple(y.shape)}, which the operator cannot have measured ({error}); "
-                f"give a mask of the picture's height and width"
-            ) from error
+        operator.adjoint(y)  # refuses measurements of a size that the operator does not give
         self.y, self.operator, self.noise_std = y, operator, float(noise_std)
         self.likelihood = likelihood or Gaussian()
 
@@ -53,15 +49,25 @@ class Observation:
 
     @property
     def digest(self) -> str:
-        """Names what was measured, in steps of 8-bit pictures, so that a fit is not used for another observation."""
+        """A hash of operator and measurements (in steps of 8-bit pictures): a fit belongs to one observation."""
         steps = torch.where(self.observed, self.y * 127.5, 1000.0).round().short().cpu()
         noise = f" {self.likelihood}" if self.likelihood.robust else ""
         content = f"{tuple(steps.shape)} {self.operator.description}{noise}".encode() + steps.numpy().tobytes()
         return hashlib.sha256(content).hexdigest()[:16]
 
     def residual(self, x: Tensor) -> Tensor:
-        """y - A x, zero where nothing is measured; ``[batch, ...]``."""
-        return torch.where(self.observed, self.y - self.operator(x), 0.0)
+        """y - A x, zero where nothing is measured; ``[batch, ...]``.
+
+        Raises:
+            InputError: A x is not of the size of y: the picture is not of the size that was measured.
+        """
+        seen = self.operator(x)
+        if seen.shape[1:] != self.y.shape[1:]:
+            raise InputError(
+                f"picture has shape {tuple(x.shape)} and gives measurements of {tuple(seen.shape[1:])}; y has "
+                f"{tuple(self.y.shape[1:])}: use a picture of the size that was measured"
+            )
+        return torch.where(self.observed, self.y - seen, 0.0)
 
     def log_likelihood(self, x: Tensor, picture_variance: Tensor | None = None) -> Tensor:
         """Log-density of y around A x, of squared scale noise_std^2 + diag(A V A^T), in nats; ``[batch]``.
@@ -80,7 +86,7 @@ class Observation:
         return Observation(self.y.to(device, dtype), self.operator.to(device, dtype), self.noise_std, self.likelihood)
 
     def require_gaussian(self, method: str) -> None:
-        """Refuse noise that is not Gaussian, for a method that would take it as such.
+        """Refuse noise that is not Gaussian, for a method that assumes it.
 
         Raises:
             InputError: the likelihood is another.

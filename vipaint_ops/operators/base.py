@@ -1,4 +1,4 @@
-"""The measurement operator: y = A x + noise, with its adjoint and pseudo-inverse."""
+"""The measurement operator A of y = A x + noise, with its adjoint and pseudo-inverse."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 
 class Operator(ABC):
     """A linear map A from pictures ``[batch, ...]`` to measurements ``[batch, ...]``.
 
+    Every method raises :class:`~vipaint_ops.errors.InputError` for a tensor of a size that A does not take.
+
     Attributes:
-        selects: whether A only picks pixels and weighs them: each measurement is of one pixel, and no pixel is
-            measured twice.
+        selects: whether each measurement is one pixel times a weight, and no pixel is measured twice.
         orthogonal_rows: whether A A^T is a multiple of the identity, so that (B A)^+ = A^+ B^+ for every B.
     """
 
@@ -39,7 +42,7 @@ class Operator(ABC):
         """The diagonal of A diag(v) A^T: independent variances ``v`` of the picture seen through A."""
 
     def observed(self, y: Tensor) -> Tensor:
-        """Which entries of ``y`` are measurements at all (boolean, the shape of ``y``)."""
+        """Which entries of ``y`` are measurements (boolean, the shape of ``y``)."""
         return torch.ones_like(y, dtype=torch.bool)
 
     def picture_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -52,7 +55,10 @@ class Operator(ABC):
 
     @property
     def description(self) -> str:
-        """A short string that two operators share when they are the same, to about four digits."""
+        """A short string that two operators share when they are the same, to about four digits.
+
+        It covers all attributes: an operator that keeps anything else than its definition overrides it.
+        """
         return f"{type(self).__name__}({', '.join(_described(value) for _, value in sorted(vars(self).items()))})"
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Operator:
@@ -61,10 +67,6 @@ class Operator(ABC):
 
 
 def _described(value: Any) -> str:
-    if isinstance(value, Operator):
-        return value.description
-    if isinstance(value, list):
-        return ", ".join(map(_described, value))
     if not isinstance(value, Tensor):
         return repr(value)
     digits = (value.detach().cpu().double() * 1e4).round().int()
@@ -72,5 +74,15 @@ def _described(value: Any) -> str:
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which sums over pixels of ``dtype`` are taken: at least float32."""
+    """The dtype for sums over pixels of ``dtype``: at least float32."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def require_planes(x: Tensor) -> None:
+    """Refuse a tensor that is no batch of pictures, ``[..., channels, height, width]``, or an empty one.
+
+    Raises:
+        InputError: see above.
+    """
+    if x.ndim < 3 or x.numel() == 0:
+        raise InputError(f"picture has shape {tuple(x.shape)}; it must be [batch, channels, height, width], not empty")

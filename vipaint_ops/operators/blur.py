@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .base import Operator, working_dtype
+from .base import Operator, require_planes, working_dtype
 from .convolution import convolve, correlate, fold, reflect
 from .least_squares import least_squares
 
@@ -76,6 +76,7 @@ class Blur(Operator):
         return convolve(reflect(reflect(x, rows, -2), columns, -1), kernel)
 
     def _check(self, x: Tensor) -> None:
+        require_planes(x)
         self.picture_size((x.shape[-2], x.shape[-1]))
 
 

@@ -11,18 +11,18 @@ from .base import Operator
 from .least_squares import least_squares
 
 PROBES = 100_000
-"""Random signs, all together, from which a trace is estimated: good to about 3 % where 30 measurements share pixels."""
+"""Random signs in total for the estimate of a trace: error about 3 % where 30 measurements share pixels."""
 
 
 class Compose(Operator):
     """A x = then(first(x)): Compose(blur, down, mask)(x) is mask(down(blur(x))).
 
-    The adjoint is exact. ``squared`` takes variances from stage to stage, which is exact as long as a stage whose
-    measurements share pixels (a blur, bicubic downsampling) is followed by masks and crops alone; otherwise stages
-    mix what is correlated, and the result is scaled to have the right mean for equal variances. ``pinv`` inverts
-    leading stages of orthogonal rows (crop, grey, average), and masks and crops alone, one by one, which is exact. If
-    one stage remains, its own is used; if more, their composition is inverted by
-    :func:`~vipaint_ops.operators.least_squares.least_squares`. What counts as measured is up to the last stage.
+    The adjoint is exact. ``squared`` takes variances from stage to stage. It is exact if a stage whose measurements
+    share pixels (a blur, bicubic downsampling) is followed by masks and crops only. Otherwise later stages mix
+    correlated values, and the result is scaled to the right mean for equal variances. ``pinv`` inverts leading stages
+    of orthogonal rows (crop, grey, average), and compositions of masks and crops, one by one, which is exact. If one
+    stage remains, its own ``pinv`` is used; if more, their composition is inverted by
+    :func:`~vipaint_ops.operators.least_squares.least_squares`. The last stage defines the measured entries.
     """
 
     stages: list[Operator]
@@ -37,6 +37,11 @@ class Compose(Operator):
         after = self.stages[shared.index(True) + 1 :] if any(shared) else []
         self._uncorrelated = all(stage.selects for stage in after)
         self._scales: dict[tuple[torch.Size, torch.device], Tensor] = {}
+
+    @property
+    def description(self) -> str:
+        """The stages' descriptions, in order."""
+        return f"Compose({', '.join(stage.description for stage in self.stages)})"
 
     def __call__(self, x: Tensor) -> Tensor:
         return reduce(lambda picture, stage: stage(picture), self.stages, x)

@@ -36,7 +36,7 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     Computed in float32 or better, returned in the dtype of ``x``.
     """
     (height, width), (h, w) = x.shape[-2:], kernel.shape
-    # What wraps around falls on the first h - 1 rows and w - 1 columns, which are not part of the valid ones.
+    # The wrap-around falls on the first h - 1 rows and w - 1 columns, which are outside the valid part.
     grid = _fast_length(height), _fast_length(width)
     dtype = working_dtype(x.dtype)
     product = torch.fft.rfft2(x.to(dtype), s=grid) * torch.fft.rfft2(kernel.to(dtype), s=grid)

@@ -1,4 +1,4 @@
-"""Grey: what a camera without colours sees."""
+"""Grey: the picture of a camera without colours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .base import Operator, working_dtype
+from .base import Operator, require_planes, working_dtype
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (Rec. 601)."""
@@ -25,6 +25,9 @@ class Grey(Operator):
         return self._weighted(x, 1)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        require_planes(y)
+        if y.shape[-3] != 1:
+            raise InputError(f"measurements have {y.shape[-3]} channels; those of a grey picture have one")
         return (y * _luma(y)).to(y.dtype)
 
     def pinv(self, y: Tensor) -> Tensor:
@@ -34,8 +37,9 @@ class Grey(Operator):
         return self._weighted(v, 2)
 
     def _weighted(self, x: Tensor, power: int) -> Tensor:
+        require_planes(x)
         if x.shape[-3] != 3:
-            raise InputError(f"picture has {x.shape[-3]} channels; only one with three, in RGB, turns grey")
+            raise InputError(f"picture has {x.shape[-3]} channels; grey needs three, RGB")
         weighted = x * _luma(x) ** power
         return weighted.sum(-3, keepdim=True).to(x.dtype)
 

@@ -1,4 +1,4 @@
-"""Inpainting: what the mask shows is observed, the rest is a hole."""
+"""Inpainting: the pixels of a mask are observed, the others hidden."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Inpainting(Operator):
             (any shape that broadcasts against the picture).
 
     Raises:
-        InputError: the mask is not finite, leaves [0, 1], or observes nothing.
+        InputError: the mask is not finite, leaves [0, 1], or observes nothing; when used: its size is not that of
+            the picture.
     """
 
     selects = True
@@ -25,25 +26,38 @@ class Inpainting(Operator):
     def __init__(self, mask: Tensor):
         mask = torch.as_tensor(mask)
         self.mask = mask if mask.is_floating_point() else mask.float()
+        if self.mask.numel() == 0:
+            raise InputError(f"mask has shape {tuple(self.mask.shape)}: it is empty")
         if not self.mask.isfinite().all() or self.mask.min() < 0 or self.mask.max() > 1:
             raise InputError("mask must be finite and within [0, 1] (1 observed, 0 hidden)")
         if not (self.mask > 0).any():
             raise InputError("mask observes nothing (it is 0 everywhere): leave some of the picture visible")
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.mask * x
+        return self._fitting(x) * x
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self.mask * y
+        return self._fitting(y) * y
 
     def pinv(self, y: Tensor) -> Tensor:
-        return torch.where(self.mask > 0, y / self.mask.clamp(min=torch.finfo(y.dtype).tiny), 0.0)
+        mask = self._fitting(y)
+        return torch.where(mask > 0, y / mask.clamp(min=torch.finfo(y.dtype).tiny), 0.0)
 
     def squared(self, v: Tensor) -> Tensor:
-        return self.mask**2 * v
+        return self._fitting(v) ** 2 * v
 
     def observed(self, y: Tensor) -> Tensor:
-        return (self.mask > 0).expand_as(y)
+        return (self._fitting(y) > 0).expand_as(y)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Inpainting:
         return Inpainting(self.mask.to(device, dtype))
+
+    def _fitting(self, x: Tensor) -> Tensor:
+        """The mask, if it is of the size of ``x``."""
+        sizes = zip(reversed(self.mask.shape), reversed(x.shape), strict=False)
+        if x.numel() == 0 or x.ndim < self.mask.ndim or not all(own in (1, side) for own, side in sizes):
+            raise InputError(
+                f"picture has shape {tuple(x.shape)}, and the mask {tuple(self.mask.shape)}: both need the same height "
+                "and width"
+            )
+        return self.mask

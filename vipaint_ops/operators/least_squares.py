@@ -14,10 +14,10 @@ ITERATIONS = 300
 def least_squares(operator: Operator, y: Tensor) -> Tensor:
     """The x of least norm among those of least \\|y - A x\\|, by conjugate gradients (CGLS), each row for itself.
 
-    A row is done when its residual is below 1e-3 of y, when what is left of the residual is that close to orthogonal to
-    everything A can produce, or after 300 iterations. So A A^+ A x is A x within 1e-3 where 300 iterations reach that,
-    and within 1e-2 for the blurs of this library (docs/operators.md). Where A nearly loses what y shows, the iterations
-    that were not made are what keeps noise from being amplified without bound.
+    A row stops when its residual is below 1e-3 of y, when the residual is that close to orthogonal to the range of A,
+    or after 300 iterations. So A A^+ A x is A x within 1e-3 where 300 iterations reach that, and within 1e-2 for the
+    blurs of this library (docs/operators.md). Early stopping limits the amplification of noise where A is nearly
+    singular.
     """
     residual = y.to(working_dtype(y.dtype))
     gradient = operator.adjoint(residual)

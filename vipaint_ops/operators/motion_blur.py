@@ -1,4 +1,4 @@
-"""Motion blur: what a point leaves on the sensor along the path of the camera during the exposure."""
+"""Motion blur: the trace of a point on the sensor along the path of the camera during the exposure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .blur import Blur, centred
 
 STEPS_PER_PIXEL = 16
 TURN_STD, JOLTS = math.pi, 3.0
-"""Of a shake of intensity 1: how far the heading drifts over the exposure, in radians; expected number of jolts."""
+"""Of a shake of intensity 1: drift of the heading over the exposure, in radians; expected number of jolts."""
 
 
 class MotionBlur(Blur):
@@ -72,6 +72,6 @@ def _exposure(headings: Tensor, kernel_size: int) -> Tensor:
 
 
 def _visited(moves: Tensor, pixels: Tensor) -> Tensor:
-    """How much of each instant falls on each pixel of one axis, ``[instants, pixels]``."""
+    """The share of each instant on each pixel of one axis, ``[instants, pixels]``."""
     middles = moves.cumsum(0) - moves / 2
     return (1 - (middles[:, None] - middles.mean() - pixels).abs()).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Super-resolution: what is left of a picture that was made smaller by an integer factor."""
+"""Super-resolution: a picture made smaller by an integer factor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .base import Operator, working_dtype
+from .base import Operator, require_planes, working_dtype
 
 KINDS = ("bicubic", "average")
 
@@ -30,7 +30,7 @@ class SuperResolution(Operator):
 
     def __init__(self, factor: int, kind: str = "bicubic"):
         if not isinstance(factor, int) or factor < 1:
-            raise InputError(f"factor is {factor}; it must be a whole number from 1 on")
+            raise InputError(f"factor is {factor}; it must be an integer of at least 1")
         if kind not in KINDS:
             raise InputError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
         self.factor, self.kind = factor, kind
@@ -55,6 +55,7 @@ class SuperResolution(Operator):
 
     def _matrices(self, x: Tensor, enlarged: int = 1, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """The matrices of rows and columns for a picture ``enlarged`` times the size of ``x``."""
+        require_planes(x)
         height, width = (side * enlarged for side in x.shape[-2:])
         if height % self.factor or width % self.factor:
             raise InputError(

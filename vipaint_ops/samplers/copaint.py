@@ -79,9 +79,14 @@ class CoPaintConfig(TravelConfig):
     def imagenet512(cls) -> CoPaintConfig:
         """ImageNet 512 (``configs/imagenet512.yaml``)."""
         return cls(
-            steps=100, gradient_steps=5, step_size=0.0025, step_growth=1.05**100, follows_signal=False, weight=0.01,
+            steps=100,
+            gradient_steps=5,
+            step_size=0.0025,
+            step_growth=1.05**100,
+            follows_signal=False,
+            weight=0.01,
             weight_growth=1.0,
-        )  # fmt: skip
+        )
 
     @classmethod
     def fast(cls) -> CoPaintConfig:
@@ -92,8 +97,13 @@ class CoPaintConfig(TravelConfig):
     def fast_imagenet(cls) -> CoPaintConfig:
         """CoPaint-Fast for ImageNet (``scripts/copaint-fast.sh``)."""
         return cls(
-            steps=100, gradient_steps=1, step_size=0.025, step_growth=1.03**100, weight=0.01, weight_growth=1.0
-        )  # fmt: skip
+            steps=100,
+            gradient_steps=1,
+            step_size=0.025,
+            step_growth=1.03**100,
+            weight=0.01,
+            weight_growth=1.0,
+        )
 
     @classmethod
     def time_travel(cls) -> CoPaintConfig:

@@ -1,11 +1,11 @@
 """Nodes for the tests alone, loaded into the ComfyUI under test next to the pack."""
 
-from tests.host.test_pack.basic import TestBadImage, TestConditioning, TestLatent, TestModelState, TestSaveTensor
-from tests.host.test_pack.gradient import TestPlainGradient
-from tests.host.test_pack.networks import TestTinyModel, TestTinyVAE
-from tests.host.test_pack.pack_gradient import TestPackGradient
-from tests.host.test_pack.reused_buffer import TestReusedWeightBuffer
-from tests.host.test_pack.spoilt_model import TestSpoiltModel
+from .basic import TestBadImage, TestConditioning, TestLatent, TestModelState, TestSaveTensor
+from .gradient import TestPlainGradient
+from .networks import TestTinyModel, TestTinyVAE
+from .pack_gradient import TestPackGradient
+from .reused_buffer import TestReusedWeightBuffer
+from .spoilt_model import TestSpoiltModel
 
 _NODES = (
     TestBadImage,

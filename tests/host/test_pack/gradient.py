@@ -6,7 +6,7 @@ import comfy.sample
 import comfy.samplers
 import torch
 
-from tests.host.test_pack.basic import CATEGORY, generator, integer
+from .basic import CATEGORY, generator, integer
 
 
 class _Probe(comfy.samplers.Sampler):

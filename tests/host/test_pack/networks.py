@@ -18,7 +18,7 @@ import comfy.sd
 import comfy.supported_models
 import torch
 
-from tests.host.test_pack.basic import CATEGORY, generator, integer
+from .basic import CATEGORY, generator, integer
 
 _UNET = {
     "in_channels": 4, "out_channels": 4, "model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": [1, 1],

@@ -6,12 +6,12 @@ import sys
 
 import torch
 
-from tests.host.test_pack.basic import CATEGORY, generator, integer
+from .basic import CATEGORY, generator, integer
 
 
 def _host():
     """The pack's module; ComfyUI names packs by the path of their folder."""
-    return next(module for name, module in sys.modules.items() if name.endswith("vipaint.nodes.host"))
+    return next(module for name, module in sys.modules.items() if name.endswith("vipaint.nodes.host.prior"))
 
 
 def compare(function, x, step):

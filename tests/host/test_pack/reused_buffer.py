@@ -9,7 +9,7 @@ import comfy.ops
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from tests.host.test_pack.basic import CATEGORY
+from .basic import CATEGORY
 
 _ALIGNMENT = 64
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tests.host.test_pack.basic import CATEGORY
+from .basic import CATEGORY
 
 
 def _detached(apply_model, arguments):
