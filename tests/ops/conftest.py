@@ -12,15 +12,28 @@ from safetensors.torch import save_file
 from vipaint_ops import FitConfig
 
 AUTOENCODER = {
-    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "block_out_channels": [8, 8, 8],
-    "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 64, "scaling_factor": 1.0,
-}  # fmt: skip
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": [8, 8, 8],
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "sample_size": 64,
+    "scaling_factor": 1.0,
+}
 DENOISER = {
-    "in_channels": 4, "out_channels": 4, "sample_size": 16, "block_out_channels": [8, 8],
-    "down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2,
-    "layers_per_block": 1, "add_attention": False, "norm_num_groups": 4,
-}  # fmt: skip
+    "in_channels": 4,
+    "out_channels": 4,
+    "sample_size": 16,
+    "block_out_channels": [8, 8],
+    "down_block_types": ["DownBlock2D"] * 2,
+    "up_block_types": ["UpBlock2D"] * 2,
+    "layers_per_block": 1,
+    "add_attention": False,
+    "norm_num_groups": 4,
+}
 EMBEDDED_METADATA = {
     "format": "vipaint-embedded-1",
     "autoencoder": json.dumps(AUTOENCODER),

@@ -180,9 +180,11 @@ def test_help_teaches_with_examples_that_parse(command, capsys):
         main([*command, "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert "None" not in text and "examples:" in text
+    assert "None" not in text
+    assert "examples:" in text
     if command:
-        assert "(default: auto)" in text and "(default: 0)" in text
+        assert "(default: auto)" in text
+        assert "(default: 0)" in text
 
 
 def test_the_module_runs_as_a_command():

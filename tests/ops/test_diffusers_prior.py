@@ -36,10 +36,18 @@ def make(prediction_type="epsilon", schedule=SCHEDULE, dtype=torch.float32, **ke
 def text_unet(**keywords):
     torch.manual_seed(1)
     return UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=6, attention_head_dim=4, **keywords,
-    )  # fmt: skip
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=6,
+        attention_head_dim=4,
+        **keywords,
+    )
 
 
 def latents(count=2, dtype=torch.float32):
@@ -133,7 +141,8 @@ def test_networks_are_frozen():
     prior.decode(prior.denoise(latents().requires_grad_(), TIMES)).sum().backward()
     for network in (denoiser, autoencoder):
         assert not network.training
-        assert all(not p.requires_grad and p.grad is None for p in network.parameters())
+        assert not any(p.requires_grad for p in network.parameters())
+        assert all(p.grad is None for p in network.parameters())
 
 
 def test_latents_are_scaled_and_shifted_both_ways():
@@ -148,9 +157,14 @@ def test_latents_are_scaled_and_shifted_both_ways():
 def test_guidance_extrapolates_between_the_two_predictions():
     def prior(conditioning, negative=None, cfg=1.0):
         return DiffusersPrior(
-            text_unet(), tiny_networks()[1], SCHEDULE, "v_prediction",
-            conditioning=conditioning, negative=negative, cfg=cfg,
-        )  # fmt: skip
+            text_unet(),
+            tiny_networks()[1],
+            SCHEDULE,
+            "v_prediction",
+            conditioning=conditioning,
+            negative=negative,
+            cfg=cfg,
+        )
 
     yes, no = ({"encoder_hidden_states": row(seed, 5, 6)} for seed in (1, 2))
     guided, unguided = (prior(c).denoise(latents(), TIMES) for c in (yes, no))
@@ -177,26 +191,38 @@ def test_sdxl_is_told_the_size_of_the_picture():
     time_ids = torch.tensor([[64.0, 32, 0, 0, 64, 32]]).expand(2, -1)
     z = latents()[..., :8]
     expected = network(
-        z, TIMES * 999, encoder_hidden_states=row_of["encoder_hidden_states"].expand(2, -1, -1),
+        z,
+        TIMES * 999,
+        encoder_hidden_states=row_of["encoder_hidden_states"].expand(2, -1, -1),
         added_cond_kwargs={"text_embeds": row_of["text_embeds"].expand(2, -1), "time_ids": time_ids},
-    ).sample  # fmt: skip
+    ).sample
     torch.testing.assert_close(prior.for_size(64, 32).denoise(z, TIMES), expected)
 
 
 def test_transformers_of_stable_diffusion_3_predict_flow():
     torch.manual_seed(0)
     network = SD3Transformer2DModel(
-        sample_size=16, patch_size=2, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
-        num_attention_heads=2, joint_attention_dim=6, caption_projection_dim=16, pooled_projection_dim=7,
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=6,
+        caption_projection_dim=16,
+        pooled_projection_dim=7,
         pos_embed_max_size=10,
-    )  # fmt: skip
+    )
     row_of = {"encoder_hidden_states": row(1, 5, 6), "pooled_projections": row(2, 7)}
     prior = DiffusersPrior(network, tiny_networks()[1], FLOW, "flow", conditioning=row_of)
     sigma = FLOW.sigma(TIMES)
     velocity = network(
-        latents(), timestep=1000 * sigma, encoder_hidden_states=row_of["encoder_hidden_states"].expand(2, -1, -1),
+        latents(),
+        timestep=1000 * sigma,
+        encoder_hidden_states=row_of["encoder_hidden_states"].expand(2, -1, -1),
         pooled_projections=row_of["pooled_projections"].expand(2, -1),
-    ).sample  # fmt: skip
+    ).sample
     torch.testing.assert_close(prior.denoise(latents(), TIMES), latents() - sigma.view(-1, 1, 1, 1) * velocity)
     assert prior.picture_multiple == 8
     with pytest.raises(InputError, match="up to 80 pixels"):
@@ -290,16 +316,27 @@ def save_text_pipeline(transformers, path):
     torch.manual_seed(2)
     encoder = transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
-            vocab_size=len(tokens), hidden_size=6, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=16, bos_token_id=len(tokens) - 2, eos_token_id=len(tokens) - 1,
+            vocab_size=len(tokens),
+            hidden_size=6,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            bos_token_id=len(tokens) - 2,
+            eos_token_id=len(tokens) - 1,
             pad_token_id=len(tokens) - 1,
         )
-    )  # fmt: skip
+    )
     pipeline = diffusers.StableDiffusionPipeline(
-        vae=tiny_networks()[1], text_encoder=encoder, tokenizer=tokenizer, unet=text_unet(),
-        scheduler=DDPMScheduler(beta_schedule="scaled_linear"), safety_checker=None, feature_extractor=None,
+        vae=tiny_networks()[1],
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=text_unet(),
+        scheduler=DDPMScheduler(beta_schedule="scaled_linear"),
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
-    )  # fmt: skip
+    )
     pipeline.save_pretrained(path / "pipeline")
     return path / "pipeline"
 

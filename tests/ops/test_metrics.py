@@ -45,8 +45,10 @@ def test_ssim_is_one_for_equals_symmetric_and_lower_for_noisier():
     x = pictures(2, side=32)
     noise = torch.randn(x.shape, generator=seeded(5))
     values = [metrics.ssim(x + std * noise, x) for std in (0.0, 0.1, 0.5)]
-    assert values[0].shape == (2,) and torch.allclose(values[0], torch.ones(2), atol=1e-5)
-    assert (values[0] > values[1]).all() and (values[1] > values[2]).all()
+    assert values[0].shape == (2,)
+    assert torch.allclose(values[0], torch.ones(2), atol=1e-5)
+    assert (values[0] > values[1]).all()
+    assert (values[1] > values[2]).all()
     assert torch.allclose(metrics.ssim(x + noise, x), metrics.ssim(x, x + noise), atol=1e-6)
 
 
@@ -60,7 +62,8 @@ def test_ssim_of_flat_pictures_is_its_closed_form():
 def test_ssim_of_a_batch_with_one_picture_is_that_of_each_with_it():
     x, y = pictures(3, 1), pictures(1, 2)
     together = metrics.ssim(x, y)
-    assert together.shape == (3,) and torch.equal(together, metrics.ssim(y, x))
+    assert together.shape == (3,)
+    assert torch.equal(together, metrics.ssim(y, x))
     assert torch.allclose(together, torch.cat([metrics.ssim(one[None], y) for one in x]), atol=1e-6)
 
 

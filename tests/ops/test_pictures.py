@@ -27,7 +27,8 @@ def test_pictures_stand_as_their_exif_says(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
     turned = load_image(tmp_path / "turned.png")
     assert turned.shape == (1, 3, 6, 4)
-    assert (turned[..., -1] == 1).all() and (turned[..., :-1] == -1).all()
+    assert (turned[..., -1] == 1).all()
+    assert (turned[..., :-1] == -1).all()
 
 
 def test_deep_grey_keeps_its_depth_and_colours_are_equal(tmp_path):
