@@ -1,4 +1,4 @@
-"""Laws of the forward model: what is measured, how much noise is added, what one bright point becomes."""
+"""The forward model: measurements, noise and impulse response."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def halves(side: int = 64) -> Inpainting:
     return Inpainting(mask)
 
 
-def test_the_truth_explains_what_was_measured_of_it():
+def test_the_truth_is_consistent_with_its_measurements():
     picture = 2 * torch.rand(1, 3, 64, 64, generator=seeded()) - 1
     observation = degrade(picture, halves(), 0.2, generator=seeded(1))
     assert observation.noise_std == 0.2

@@ -1,4 +1,4 @@
-"""Laws of the masks: what they hide, what is refused, what compositing keeps."""
+"""Masks: the hidden pixels, errors, and the pixels that compositing keeps."""
 
 import math
 import warnings
@@ -167,7 +167,7 @@ def test_every_named_mask_has_a_hole_and_an_observation(name):
     assert torch.equal(masks.fit_mask(mask, 24, 40), mask)
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_the_error_for_an_unknown_name_lists_the_names():
     with pytest.raises(InputError, match="'hole' is unknown; choose one of half, box, random, pixels"):
         masks.by_name("hole", 24, 40, generator=seeded())
 
