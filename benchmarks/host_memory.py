@@ -24,16 +24,34 @@ from benchmarks.memory import resident, with_peak
 
 ROOT = Path(__file__).parents[1]
 UNET = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1,
-    "context_dim": 768, "num_heads": 8, "num_head_channels": -1, "use_spatial_transformer": True, "legacy": False,
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+    "context_dim": 768,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "use_spatial_transformer": True,
+    "legacy": False,
     "use_linear_in_transformer": False,
-}  # fmt: skip
+}
 AUTOENCODER = {
-    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
-    "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
-}  # fmt: skip
+    "double_z": True,
+    "z_channels": 4,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
 
 
 def measured(work: Callable[[], Any]) -> dict[str, float]:
@@ -90,13 +108,30 @@ def inside_comfyui(comfyui: Path, task: str, dtype_name: str, side: int, checkpo
         def fit_and_sample() -> None:
             rates = {"mean_rate": 0.0, "log_std_rate": 0.0, "gate_rate": 0.0}
             posterior = FitPosterior.execute(
-                guider, vae, observation, seed=0, preset="fast", keypoints="", iterations=5, samples=1, **rates,
+                guider,
+                vae,
+                observation,
+                seed=0,
+                preset="fast",
+                keypoints="",
+                iterations=5,
+                samples=1,
+                **rates,
                 checkpointing=checkpointing,
-            ).args[0]  # fmt: skip
+            ).args[0]
             SamplePosterior.execute(
-                posterior, guider, vae, observation, num_samples=1, seed=0, steps=4, guidance="kalman", batch_size=1,
-                first_sample=0, checkpointing=checkpointing,
-            )  # fmt: skip
+                posterior,
+                guider,
+                vae,
+                observation,
+                num_samples=1,
+                seed=0,
+                steps=4,
+                guidance="kalman",
+                batch_size=1,
+                first_sample=0,
+                checkpointing=checkpointing,
+            )
 
         return measured(fit_and_sample)
 
