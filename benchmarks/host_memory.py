@@ -2,9 +2,9 @@
 
     COMFYUI_PATH=~/comfy/ComfyUI python -m benchmarks.host_memory    # about 10 minutes on 2 cores
 
-A fit of five iterations and one sample of a 64-pixel picture, then one gradient through the denoiser at 256 and 512
-pixels with and without block checkpointing, each in a process of ComfyUI's own Python. What is printed is resident
-memory: before, and the peak above it.
+The tasks are a fit of five iterations with one sample at 64 pixels, then one gradient through the denoiser at 256 and
+512 pixels, with and without block checkpointing. Each task runs in its own process of ComfyUI's Python. The table has
+the resident memory before the task and the peak above it.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ AUTOENCODER = {
 
 
 def measured(work: Callable[[], Any]) -> dict[str, float]:
-    """Run ``work`` and say what it took."""
+    """Memory before ``work``, the peak above it during ``work``, in MiB, and seconds."""
     before, start = resident(), time.time()
     _, extra = with_peak(work)
     return {"before": before, "extra": extra, "seconds": time.time() - start}
 
 
 def inside_comfyui(comfyui: Path, task: str, dtype_name: str, side: int, checkpointing: str) -> dict[str, float]:
-    """What a child process measures; runs with ComfyUI's modules."""
+    """The measurements of one task, with ComfyUI's modules; for a child process."""
     os.chdir(comfyui)
     sys.path.insert(0, str(comfyui))
     sys.argv = ["main.py", "--cpu"]
@@ -137,7 +137,7 @@ def inside_comfyui(comfyui: Path, task: str, dtype_name: str, side: int, checkpo
 
 
 def _fill(module) -> None:
-    """Random weights of a scale that keeps activations finite."""
+    """Fill with random weights, scaled for finite activations."""
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(0, 0.7 / parameter[0].numel() ** 0.5)
