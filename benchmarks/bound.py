@@ -1,10 +1,10 @@
-"""Does fitting raise the bound? Its value along fits on an image-like Gaussian prior, under the exact ceiling.
+"""The bound along a fit on an image-like Gaussian prior, and its exact ceiling.
 
     python -m benchmarks.bound                  # seeds 100 to 107, the figures of docs/results.md
     python -m benchmarks.bound --seeds 2        # a quick look
 
-Every stretch of ten iterations is measured with the same random walks before and after it. The ceiling is the
-log-evidence of the chain that the bound is defined on, in closed form; ln p(y) of the prior itself is beside it.
+The bound is measured every ten iterations, always with the same random walks. The ceiling is the log-evidence of the
+chain that defines the bound, in closed form. The report also gives ln p(y) of the prior itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WALKS = 256
 def negative_terms(
     prior: GaussianMixturePrior, observation: Observation, posterior: HierarchicalPosterior
 ) -> list[float]:
-    """Likelihood, transitions and top KL of the negative bound, in nats, by :data:`WALKS` walks that never change."""
+    """Likelihood, transitions and top KL of the negative bound, in nats, from :data:`WALKS` fixed walks."""
     counted, streams = CountedPrior(prior), NoiseStreams(0, range(WALKS))
     with torch.no_grad():
         terms = bound_terms(counted, observation, posterior, streams)
@@ -41,7 +41,7 @@ def negative_terms(
 
 
 def chain_log_evidence(prior: GaussianMixturePrior, observation: Observation, times: tuple[float, ...]) -> float:
-    """ln of the integral of p(z_K) prod p(z_i | z_{i+1}) p(y | z_1) for a zero-mean Gaussian prior, in nats.
+    """ln of the integral of p(z_K) prod p(z_i | z_{i+1}) p(y | z_1), in nats, for a zero-mean Gaussian prior.
 
     All maps are linear and symmetric functions of the prior's covariance, so z_1 is Gaussian with a known covariance.
     """
@@ -66,7 +66,7 @@ def chain_log_evidence(prior: GaussianMixturePrior, observation: Observation, ti
 
 
 def measure(schedule: str, mask: str, seed: int) -> tuple[list[list[float]], tuple[float, float]]:
-    """Terms at each of :data:`ITERATIONS`, and the two log-evidences: of the chain and of the prior."""
+    """Terms at each of :data:`ITERATIONS`, and the log-evidences of the chain and of the prior."""
     prior = power_law_prior(SCHEDULES[schedule])
     observation, exact = inpainting_problem(prior, mask, NOISE_STD, torch.Generator().manual_seed(seed))
     terms = []

@@ -1,10 +1,11 @@
-"""CoPaint's mismatch with what is observed, over its steps, on the embedded prior.
+"""CoPaint's mismatch with the observed pixels, over its steps, on the embedded prior.
 
     python -m benchmarks.copaint_mismatch              # 2 held-out scenes, 2 samples each
     python -m benchmarks.copaint_mismatch --seeds 1    # a quick look
 
-Half, box and random masks of benchmarks.tasks; the root mean square difference of the predicted picture
-from the observed pixels, in units where black is -1 and white 1, beside what the autoencoder leaves of it.
+The masks are half, box and random of benchmarks.tasks. The mismatch is the root mean square difference between the
+predicted image and the observed pixels, where black is -1 and white is 1. The autoencoder's
+error is in the report too.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ NAMES = ["CoPaint", "CoPaint-Fast", "CoPaint-TT"]
 
 
 def curve(config: CoPaintConfig, mask: Tensor, scene: Tensor, seed: int) -> list[float]:
-    """The mismatch after every step, averaged over the samples."""
+    """The mismatch after each step, averaged over the samples."""
     found: list[float] = []
 
     def watch(progress: Progress) -> None:

@@ -1,14 +1,14 @@
-"""Samples against exact posteriors: mixtures with modes to weigh, and image-like priors with pixels to fill in.
+"""Samples compared with exact posteriors, for mixtures and image-like priors.
 
     python -m benchmarks.exactness              # everything at 20 seeds: hours on two cores
     python -m benchmarks.exactness --quick      # four problems, two seeds, the fast methods: under five minutes
     python -m benchmarks.exactness --problems "mixture (8, 1)" --methods VIPaint Kalman
 
-Mixtures follow MCGdiff (Cardoso et al. 2023, section 4): 25 components in 8, 80 and 800 dimensions seen through 1, 2
-and 4 measurements, 1000 samples of every method against 1000 exact ones, sliced W1 with 2000 directions; nothing can
-beat the row of exact samples. Image-like priors are 16 x 16 pixels of standard deviation 0.5 with noise 0.05, 200
-samples, and the errors of the marginal moments over what is hidden. Every run is kept in ``--work`` and never repeated.
-No setting was tuned on these seeds.
+Mixtures follow MCGdiff (Cardoso et al. 2023, section 4): 25 components in 8, 80 and 800 dimensions, with 1, 2 and 4
+measurements. The figure is the sliced W1 with 2000 directions between 1000 samples of a method and 1000 exact samples.
+The row of exact samples is the lower limit. Image-like priors have 16 x 16 pixels of standard deviation 0.5 and noise
+0.05. The figures are the errors of the marginal moments of the hidden pixels, from 200 samples. Runs are stored in
+``--work`` and are not repeated. No setting was tuned on these seeds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks import systems
 from benchmarks.problems import IMAGES, MIXTURES, Problem
 from benchmarks.report import RESULTS, Figures, Interval, Report, Store, paired
 from benchmarks.systems import Sampler, VIPaint
-from vipaint_ops import FitConfig, InputError, RefineConfig, samplers
+from vipaint_ops import Evaluations, FitConfig, InputError, RefineConfig, samplers
 from vipaint_ops.evaluation.metrics import moment_errors, sliced_wasserstein
 
 FIRST_SEED = {**dict.fromkeys(MIXTURES, 2000), **dict.fromkeys(IMAGES, 100)}
@@ -47,14 +47,13 @@ QUICK = ("mixture (8, 1)", "mixture (80, 2)", "Gaussian, half", "four modes, hal
 
 
 def measure(problem: Problem, method: str, count: int, seed: int) -> Figures:
-    """W1 to exact samples, errors of the moments (in posterior deviations, and of the log-spread), evaluations."""
+    """W1 to exact samples, errors of the mean (in posterior deviations) and of the log-spread, evaluations a sample."""
     prior, observation, posterior = problem
     generator = torch.Generator().manual_seed(seed + 10**6)
     if method == EXACT:
-        samples, evaluations = posterior.sample(count, generator), 0
+        samples, spent = posterior.sample(count, generator), Evaluations()
     else:
         samples, spent = METHODS[method].in_batches(count)(prior, observation, count, generator)
-        evaluations = spent.denoiser
     reference = posterior.sample(count, torch.Generator().manual_seed(seed + 2 * 10**6))
     hidden = ~observation.observed.flatten()
     chosen = hidden if hidden.shape == posterior.means[0].flatten().shape and hidden.any() else slice(None)
@@ -63,7 +62,7 @@ def measure(problem: Problem, method: str, count: int, seed: int) -> Figures:
     errors = moment_errors(found, mean[chosen], covariance.diagonal()[chosen].sqrt())
     figures = {"w1": _distance(found, expected), "mean": errors.mean, "spread": errors.log_std}
     finite = {name: value if math.isfinite(value) else math.inf for name, value in figures.items()}
-    return finite | {"evaluations": evaluations / count}
+    return finite | systems.costs(spent, count)
 
 
 def _distance(samples: Tensor, reference: Tensor) -> float:
@@ -71,7 +70,7 @@ def _distance(samples: Tensor, reference: Tensor) -> float:
 
 
 def run(problem: str, method: str, seeds: range, store: Store, progress: tqdm) -> None:
-    """Every seed that the store has not; a method that cannot take the observation is left out."""
+    """Measure the seeds missing in the store; skip a method that does not support the observation."""
     make, count = (MIXTURES | IMAGES)[problem], 1000 if problem in MIXTURES else 200
     for seed in seeds:
         progress.set_description(f"{problem}: {method}")
@@ -79,17 +78,17 @@ def run(problem: str, method: str, seeds: range, store: Store, progress: tqdm) -
             try:
                 store.add(problem, method, seed, measure(make(seed), method, count, seed))
             except InputError as error:
-                progress.write(f"{method} refuses {problem}: {error}")
+                progress.write(f"{method} does not support {problem}: {error}")
                 return
         progress.update()
 
 
 def tables(report: Report, store: Store, problems: list[str], methods: list[str]) -> None:
-    """Mixtures by W1, image-like priors by the errors of their moments."""
+    """One table of W1 for mixtures, one of moment errors for image-like priors."""
     for group, figures in ((MIXTURES, ["w1"]), (IMAGES, ["mean", "spread"])):
         if not (shown := [p for p in problems if p in group]):
             continue
-        report.say(f"## {' and '.join(figures)}; evaluations a sample in brackets")
+        report.say(f"## {' and '.join(figures)}; denoiser evaluations a sample in brackets")
         rows = []
         for method in methods:
             found = {p: store.intervals(p, method) for p in shown}
@@ -105,7 +104,7 @@ def _cell(found: dict[str, Interval], figures: list[str]) -> str:
 
 
 def plot(report: Report, store: Store, problems: list[str], methods: list[str]) -> None:
-    """Error against evaluations: W1 for mixtures, the mean's error for image-like priors."""
+    """Error against evaluations: W1 for mixtures, the error of the mean for image-like priors."""
     from matplotlib import colormaps
 
     methods = [m for m in methods if any(store.read(p, m) for p in problems)]
@@ -127,9 +126,9 @@ def main() -> None:
     parser.add_argument("--problems", nargs="*", default=known, choices=known, metavar="PROBLEM", help=", ".join(known))
     parser.add_argument("--methods", nargs="*", default=[EXACT, *METHODS], choices=[EXACT, *METHODS], metavar="METHOD")
     parser.add_argument(
-        "--quick", action="store_true", help="two seeds of four problems, without the slow methods and the variants"
+        "--quick", action="store_true", help="two seeds of four problems, without slow methods and variants"
     )
-    parser.add_argument("--work", type=Path, default=Path("build/exactness"), help="where runs are kept")
+    parser.add_argument("--work", type=Path, default=Path("build/exactness"), help="folder of the stored runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables, the raw numbers and the plot")
     options = parser.parse_args()
     if options.quick:

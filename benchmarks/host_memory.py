@@ -2,9 +2,9 @@
 
     COMFYUI_PATH=~/comfy/ComfyUI python -m benchmarks.host_memory    # about 10 minutes on 2 cores
 
-A fit of five iterations and one sample of a 64-pixel picture, then one gradient through the denoiser at 256 and 512
-pixels with and without block checkpointing, each in a process of ComfyUI's own Python. What is printed is resident
-memory: before, and the peak above it.
+The tasks are a fit of five iterations with one sample at 64 pixels, then one gradient through the denoiser at 256 and
+512 pixels, with and without block checkpointing. Each task runs in its own process of ComfyUI's Python. The table has
+the resident memory before the task and the peak above it.
 """
 
 from __future__ import annotations
@@ -24,27 +24,45 @@ from benchmarks.memory import resident, with_peak
 
 ROOT = Path(__file__).parents[1]
 UNET = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1,
-    "context_dim": 768, "num_heads": 8, "num_head_channels": -1, "use_spatial_transformer": True, "legacy": False,
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+    "context_dim": 768,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "use_spatial_transformer": True,
+    "legacy": False,
     "use_linear_in_transformer": False,
-}  # fmt: skip
+}
 AUTOENCODER = {
-    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
-    "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
-}  # fmt: skip
+    "double_z": True,
+    "z_channels": 4,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
 
 
 def measured(work: Callable[[], Any]) -> dict[str, float]:
-    """Run ``work`` and say what it took."""
+    """Memory before ``work``, the peak above it during ``work``, in MiB, and seconds."""
     before, start = resident(), time.time()
     _, extra = with_peak(work)
     return {"before": before, "extra": extra, "seconds": time.time() - start}
 
 
 def inside_comfyui(comfyui: Path, task: str, dtype_name: str, side: int, checkpointing: str) -> dict[str, float]:
-    """What a child process measures; runs with ComfyUI's modules."""
+    """The measurements of one task, with ComfyUI's modules; for a child process."""
     os.chdir(comfyui)
     sys.path.insert(0, str(comfyui))
     sys.argv = ["main.py", "--cpu"]
@@ -90,19 +108,36 @@ def inside_comfyui(comfyui: Path, task: str, dtype_name: str, side: int, checkpo
         def fit_and_sample() -> None:
             rates = {"mean_rate": 0.0, "log_std_rate": 0.0, "gate_rate": 0.0}
             posterior = FitPosterior.execute(
-                guider, vae, observation, seed=0, preset="fast", keypoints="", iterations=5, samples=1, **rates,
+                guider,
+                vae,
+                observation,
+                seed=0,
+                preset="fast",
+                keypoints="",
+                iterations=5,
+                samples=1,
+                **rates,
                 checkpointing=checkpointing,
-            ).args[0]  # fmt: skip
+            ).args[0]
             SamplePosterior.execute(
-                posterior, guider, vae, observation, num_samples=1, seed=0, steps=4, guidance="kalman", batch_size=1,
-                first_sample=0, checkpointing=checkpointing,
-            )  # fmt: skip
+                posterior,
+                guider,
+                vae,
+                observation,
+                num_samples=1,
+                seed=0,
+                steps=4,
+                guidance="kalman",
+                batch_size=1,
+                first_sample=0,
+                checkpointing=checkpointing,
+            )
 
         return measured(fit_and_sample)
 
 
 def _fill(module) -> None:
-    """Random weights of a scale that keeps activations finite."""
+    """Fill with random weights, scaled for finite activations."""
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(0, 0.7 / parameter[0].numel() ** 0.5)

@@ -3,9 +3,9 @@
     python -m benchmarks.operators              # three pictures, the figures of docs/operators.md
     python -m benchmarks.operators --seeds 1    # a quick look
 
-Seconds are the processor's, summed over threads, so an idle machine takes no longer and a busy one gives the same.
-Memory is how far the process rises during a call above what it held before, the result included (Linux only). Targets:
-2 seconds and 1000 MB a call. A second table compares the Fourier transforms of a blur with plain summing.
+Seconds are processor time, summed over threads: other processes change them little. Memory is the peak of the process
+during a call above its memory before the call, result included (Linux only). The targets are 2 seconds and 1000 MB a
+call. A second table compares blurs by Fourier transforms and by direct convolution.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SECONDS, MEGABYTES = 2.0, 1000.0
 
 
 def operators(side: int) -> dict[str, Operator]:
-    """The operators for pictures of ``side`` x ``side`` pixels, by name."""
+    """Operators for images of ``side`` x ``side`` pixels, by name."""
     generator = torch.Generator().manual_seed(0)
     mask = (torch.rand(1, 1, side, side, generator=generator) > 0.5).float()
     return {
@@ -58,7 +58,7 @@ def operators(side: int) -> dict[str, Operator]:
 
 
 def calls(operator: Operator, side: int, seed: int) -> dict[str, Callable[[], Tensor]]:
-    """What is measured of an operator, by name."""
+    """The measured calls of an operator, by name."""
     x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(seed))
     y = operator(x)
     return {
@@ -69,14 +69,14 @@ def calls(operator: Operator, side: int, seed: int) -> dict[str, Callable[[], Te
 
 
 def measured(call: Callable[[], Tensor]) -> tuple[float, float]:
-    """Processor seconds of a call, and the MB by which its peak exceeds what the process held before."""
+    """Processor seconds of a call, and the MB by which its peak exceeds the memory before it."""
     began = process_time()
     _, mebibytes = with_peak(call)
     return process_time() - began, mebibytes * 2**20 / 1e6
 
 
 def against_summing(report: Report) -> list[dict[str, float]]:
-    """Milliseconds of a blur by Fourier transforms, by one sum, and by a sum along each axis (separable kernels)."""
+    """Milliseconds of a blur by Fourier transforms, by a convolution, and by one along each axis (separable)."""
     found = []
     for side in PICTURES:
         x = torch.rand(1, 3, side, side)
@@ -104,7 +104,7 @@ def main() -> None:
     small = operators(SMALL)
     for name, operator in tqdm(operators(SIDE).items()):
         for call in calls(small[name], SMALL, 0).values():
-            call()  # loads what the first call of a process loads
+            call()  # warm-up
         found[name] = {}
         for seed in options.seeds:
             for what, call in calls(operator, SIDE, seed).items():

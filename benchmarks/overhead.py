@@ -1,10 +1,11 @@
-"""What the library costs besides the networks: time, memory of a fit, and evaluations of a batch.
+"""Costs of the library besides the networks: time, memory of a fit, and evaluations of a batch.
 
     python -m benchmarks.overhead               # seeds 0 to 2, the figures of docs/results.md
     python -m benchmarks.overhead --seeds 1     # a quick look
 
-The embedded prior with a half mask and default settings. Networks are timed from their input to their output, forward
-and backward; the rest of a fit or of a sampling run is the library's. Peak memory is the whole process's (Unix only).
+The prior is the embedded one, with a half mask and default settings. Networks are timed from input to output, forward
+and backward. The rest of the time of a fit or sampling run is the library's. Peak memory is that of the process (Unix
+only).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import resource
 import sys
 from collections import Counter
 from collections.abc import Callable
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -41,7 +43,7 @@ MEMORY_ITERATIONS = (10, 50, 100)
 
 
 class _Mark(torch.autograd.Function):
-    """The identity, which calls ``report`` when the backward pass comes through."""
+    """The identity, with a call of ``report`` in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, report: Callable[[], None]) -> Tensor:
@@ -55,7 +57,7 @@ class _Mark(torch.autograd.Function):
 
 
 class TimedPrior:
-    """A prior that adds up the seconds inside its networks in ``seconds``, by network and direction."""
+    """A prior that sums the seconds inside its networks in ``seconds``, by network and direction."""
 
     def __init__(self, prior: DiffusionPrior):
         self._prior, self.seconds, self._began = prior, Counter[str](), 0.0
@@ -68,6 +70,9 @@ class TimedPrior:
 
     def decode(self, z0: Tensor) -> Tensor:
         return self._timed("decoder", self._prior.decode, z0)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self._timed("encoder", self._prior.encode, x)
 
     def _timed(self, network: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         x = _Mark.apply(x, lambda: self._stop(network + " backward"))
@@ -91,7 +96,7 @@ def problem(seed: int) -> Observation:
 
 
 def timed(prior: DiffusionPrior, task: Callable[[TimedPrior], Any]) -> tuple[Any, dict[str, float]]:
-    """What ``task`` returns, and its seconds: in each network and direction, and outside."""
+    """The result of ``task``, and its seconds: in each network and direction, and outside."""
     watched = TimedPrior(prior)
     began = perf_counter()
     result = task(watched)
@@ -99,12 +104,18 @@ def timed(prior: DiffusionPrior, task: Callable[[TimedPrior], Any]) -> tuple[Any
     return result, dict(sorted(watched.seconds.items())) | {"outside": whole - watched.seconds.total()}
 
 
+def mean_seconds(runs: dict[str, list[dict[str, float]]]) -> dict[str, list[float]]:
+    """Mean seconds of each part (network and direction, or outside), in the order of ``runs``."""
+    parts = dict.fromkeys(part for found in runs.values() for run in found for part in run)
+    return {part: [fmean(run.get(part, 0.0) for run in found) for found in runs.values()] for part in parts}
+
+
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def time_share(report: Report, prior: DiffusionPrior, seeds: range) -> dict[str, list[dict[str, float]]]:
-    """Seconds of fits and of sampling runs; says the table and whether the target is met."""
+    """Seconds of fits and of sampling runs; adds their table to the report."""
     runs: dict[str, list[dict[str, float]]] = {"fit": [], f"{BATCH} samples": []}
     for seed in tqdm(seeds):
         observation = problem(seed)
@@ -115,11 +126,10 @@ def time_share(report: Report, prior: DiffusionPrior, seeds: range) -> dict[str,
             lambda p: sample_posterior(p, observation, posterior, BATCH, generator=seeded(seed)),  # noqa: B023
         )
         runs[f"{BATCH} samples"].append(seconds)
-    parts = list(runs["fit"][0])
+    parts = mean_seconds(runs)
     rows = []
-    for name, found in runs.items():
+    for (name, found), seconds in zip(runs.items(), zip(*parts.values(), strict=True), strict=True):
         overhead = interval([run["outside"] / (sum(run.values()) - run["outside"]) for run in found])
-        seconds = [interval([run[part] for run in found]).mean for part in parts]
         met = "yes" if overhead.mean <= TARGET else "no"
         share = f"{100 * overhead.mean:.1f} ± {100 * overhead.half_width:.1f} %"
         rows.append([name, *(f"{value:.2f}" for value in seconds), share, met])
@@ -129,7 +139,7 @@ def time_share(report: Report, prior: DiffusionPrior, seeds: range) -> dict[str,
 
 
 def peak_memory(report: Report, prior: DiffusionPrior) -> dict[str, float]:
-    """Peak resident MiB of the process after fits of more and more iterations."""
+    """Peak resident MiB of the process after fits with an increasing number of iterations."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     peaks = {}
     for iterations in MEMORY_ITERATIONS:
@@ -141,7 +151,7 @@ def peak_memory(report: Report, prior: DiffusionPrior) -> dict[str, float]:
 
 
 def batch_cost(report: Report, prior: DiffusionPrior, posterior: HierarchicalPosterior) -> dict[str, dict[str, int]]:
-    """Evaluations of one batch and of as many single samples, which are the same pictures."""
+    """Evaluations of one batch and of the same images drawn one by one."""
     observation = problem(0)
     batch = sample_posterior(prior, observation, posterior, BATCH, generator=seeded(0))
     singles = [sample_posterior(prior, observation, posterior, 1, generator=seeded(0), first=k) for k in range(BATCH)]
@@ -167,8 +177,7 @@ def main() -> None:
     counts = batch_cost(report, prior, posterior)
     time, space = report.panels(2, 4.6, 2.6)
     start = [0.0] * len(runs)
-    for part in runs["fit"][0]:
-        seconds = [interval([run[part] for run in found]).mean for found in runs.values()]
+    for part, seconds in mean_seconds(runs).items():
         time.barh(list(runs), seconds, left=start, label=part)
         start = [a + b for a, b in zip(start, seconds, strict=True)]
     time.set_title("seconds", loc="left", fontsize=9)

@@ -1,10 +1,11 @@
-"""The embedded prior itself: autoencoder, unconditional samples, memorisation.
+"""The embedded prior: autoencoder, unconditional samples, memorisation.
 
     python -m benchmarks.prior                # 500 samples, the figures of docs/results.md
 
-Prints the autoencoder's PSNR on held-out scenes, how plausible 500 unconditional samples are, and how near they lie
-to the training scenes: beside reconstructions of held-out scenes, which lie as near without having been seen, and
-beside as many scenes that nobody has seen, which samples of a prior that knows none by heart lie as near to.
+Prints the autoencoder's PSNR on held-out scenes, and for unconditional samples their plausibility and their distance to
+the nearest training scene. There are two references for memorisation. Reconstructions of held-out scenes have a similar
+distance although the scenes are not in the training set. The distance to the nearest of as many unseen scenes is equal
+to that to the training scenes if the prior has memorised none.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ UNSEEN_SEED = 10**6
 
 @torch.no_grad()
 def unconditional(prior, count: int, steps: int, eta: float, seed: int = 0) -> Tensor:
-    """Samples, even in time, decoded: ``[count, 3, 64, 64]``.
+    """Decoded samples with steps of equal size in time: ``[count, 3, 64, 64]``.
 
-    ``eta`` 1 is ancestral. More noise than that, as far as a level has any, is the same law in small steps, and undoes
-    more of what the steps before did wrong (Karras et al. 2022, section 4).
+    ``eta`` 1 is ancestral. A larger ``eta`` adds more noise, up to the noise of the level. In the limit of small steps
+    the law is the same, and more noise corrects more of the errors of earlier steps (Karras et al. 2022, section 4).
     """
     counted, streams = CountedPrior(prior), NoiseStreams(seed, range(count))
     times = even_times(1.0, steps)
@@ -51,8 +52,10 @@ def unconditional(prior, count: int, steps: int, eta: float, seed: int = 0) -> T
 
 
 def nearest_distance(images: np.ndarray, seed: int, batch: int = 500) -> np.ndarray:
-    """RMSE at 32 pixels to the nearest of the scenes of ``seed``, as many as there are training scenes, per picture of
-    ``[n, 3, 64, 64]`` in [0, 1]."""
+    """RMSE at 32 pixels to the nearest scene of ``seed``, for each image of ``[n, 3, 64, 64]`` in [0, 1].
+
+    The number of scenes is that of the training set.
+    """
 
     def shrink(x: np.ndarray) -> np.ndarray:
         return x.reshape(len(x), 3, 32, 2, 32, 2).mean(axis=(3, 5)).reshape(len(x), -1).astype(np.float32)
@@ -68,7 +71,7 @@ def nearest_distance(images: np.ndarray, seed: int, batch: int = 500) -> np.ndar
 
 
 def row(name: str, images: np.ndarray, nearest: np.ndarray, unseen: np.ndarray) -> str:
-    """Figures of ``images``; the distance to training scenes also beyond that to unseen ones, with its interval."""
+    """A table row for ``images``, with the difference between the distances to training and to unseen scenes."""
     excess = interval((nearest - unseen).tolist())
     found = scene_checker.check(images)
     suns = found["suns_left"] + found["suns_right"]

@@ -1,4 +1,4 @@
-"""Problems with an exact answer, shared by the exactness benchmarks."""
+"""Problems with an exact posterior."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def power_law_prior(schedule: NoiseSchedule, side: int = 16, exponent: float = 2
 
 
 def modes_prior(schedule: NoiseSchedule, count: int = 4) -> GaussianMixturePrior:
-    """An image-like mixture: ``count`` pictures of std 0.5, and around each a power law of std 0.25."""
+    """An image-like mixture of ``count`` components: means of std 0.5, and a power-law covariance of std 0.25."""
     pictures = power_law_prior(schedule).sample(count, torch.Generator().manual_seed(0))
     around = power_law_prior(schedule, std=0.25).covariances.expand(count, -1, -1)
     return GaussianMixturePrior(torch.ones(count, dtype=DOUBLE), pictures, around, schedule)
 
 
 def image_problem(prior: GaussianMixturePrior, operator: operators.Operator, seed: int) -> Problem:
-    """A draw of the prior through ``operator``, with noise :data:`NOISE_STD`."""
+    """A draw of the prior, measured through ``operator`` with noise :data:`NOISE_STD`."""
     generator = torch.Generator().manual_seed(seed)
     clean = operator(prior.sample(1, generator))
     observation = Observation(
@@ -53,7 +53,7 @@ def image_problem(prior: GaussianMixturePrior, operator: operators.Operator, see
 
 
 def inpainting_problem(prior: GaussianMixturePrior, mask_name: str, noise_std: float, generator: torch.Generator):
-    """A draw of the prior seen through a half or box mask; returns the observation and its exact posterior."""
+    """The observation of a draw of the prior through a half or box mask, and its exact posterior."""
     side = prior.latent_shape[-1]
     mask = torch.ones(1, 1, side, side, dtype=DOUBLE)
     if mask_name == "half":
@@ -80,7 +80,7 @@ def mixture_prior(
 
 
 def mixture_problem(dimension: int, measurements: int, seed: int, schedule: NoiseSchedule | None = None) -> Problem:
-    """One problem of the protocol, on its own schedule where none is given."""
+    """One problem of the protocol; without ``schedule``, on the schedule of the paper."""
     generator = torch.Generator().manual_seed(seed)
     prior = mixture_prior(dimension, generator, schedule)
     matrix: Tensor = torch.randn(measurements, dimension, generator=generator, dtype=DOUBLE)

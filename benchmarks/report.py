@@ -1,4 +1,4 @@
-"""What the exactness and cost benchmarks share: arguments, intervals, and a run's table, raw numbers and plot."""
+"""Common parts of the benchmarks: arguments, intervals, stored runs, and reports (table, raw numbers, plot)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def arguments(description: str | None, first_seed: int, seeds: int, methods: Sequence[str] = ()) -> argparse.Namespace:
-    """Parse the command line that every benchmark has: ``.seeds`` is a range, ``.out`` a folder, ``.methods`` some of
-    ``methods``."""
+    """Parse the common command line: ``.seeds`` is a range, ``.out`` a folder, ``.methods`` a part of ``methods``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=seeds, help=f"how many, from {first_seed} on (default {seeds})")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the table, the raw numbers and the plot")
@@ -31,7 +30,7 @@ def arguments(description: str | None, first_seed: int, seeds: int, methods: Seq
 
 
 class Interval(NamedTuple):
-    """A mean over seeds and the half width of its 95 % interval; NaN from one seed."""
+    """A mean over seeds and the half width of its 95 % interval (NaN for one seed)."""
 
     mean: float
     half_width: float
@@ -41,7 +40,7 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean and 95 % interval by Student's t, its quantile to three terms of the expansion in 1 / freedom."""
+    """Mean and 95 % interval by Student's t. The quantile is expanded to three terms in 1 / freedom."""
     freedom, z = len(values) - 1, 1.96
     if freedom == 0:
         return Interval(values[0], math.nan)
@@ -53,7 +52,7 @@ Figures = dict[str, float]
 
 
 class Store:
-    """What was measured, one file a problem and method: figures by seed."""
+    """Figures by seed, in one file for each problem and method."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -66,7 +65,7 @@ class Store:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def intervals(self, problem: str, method: str) -> dict[str, Interval]:
-        """The interval of every figure over the seeds that have it; empty where there are none."""
+        """The interval of each figure over the seeds that have it; empty without runs."""
         runs = list(self.read(problem, method).values())
         names = dict.fromkeys(name for run in runs for name in run)
         return {name: interval([run[name] for run in runs if name in run]) for name in names}
@@ -78,7 +77,7 @@ class Store:
 
 
 class Report:
-    """Lines of Markdown, printed as they come, then written with the raw numbers and the plot.
+    """Lines of Markdown, printed at once and written at the end with the raw numbers and the plot.
 
     Args:
         name: of the benchmark; its files are ``NAME.md``, ``NAME.json`` and ``NAME.png``.
@@ -103,7 +102,7 @@ class Report:
         self.say("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
 
     def panels(self, count: int, width: float = 4.2, height: float = 3.2) -> list[Axes]:
-        """The plot's panels, at most four side by side, sizes in inches."""
+        """Panels of the plot, at most four in a row. Sizes are in inches."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -116,7 +115,7 @@ class Report:
         return axes
 
     def write(self, results: Any) -> None:
-        """Write the files: the lines said, ``results`` as JSON, the panels."""
+        """Write the files: the report, ``results`` as JSON, and the plot."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.with_suffix(".md").write_text("\n\n".join(self._lines) + "\n")
         self._path.with_suffix(".json").write_text(json.dumps(self._run | {"results": results}, indent=1) + "\n")
@@ -124,7 +123,7 @@ class Report:
 
 
 def draw_intervals(axes: Axes, title: str, rows: dict[str, Interval], *lines: float) -> None:
-    """One method a row with its interval; dashed ``lines`` mark targets."""
+    """One row a method, with its interval. Dashed ``lines`` mark targets."""
     names = list(rows)[::-1]
     means, widths = zip(*(rows[name] for name in names), strict=True)
     axes.errorbar(means, range(len(names)), xerr=widths, fmt="o", markersize=4, capsize=2)
@@ -137,7 +136,7 @@ def draw_intervals(axes: Axes, title: str, rows: dict[str, Interval], *lines: fl
 
 
 def paired(report: Report, store: Store, problems: Sequence[str], methods: tuple[str, str], figure: str) -> None:
-    """Add a table of the differences of a figure on the same seeds, where both methods have it."""
+    """Add a table of the differences of a figure between two methods, over their common seeds."""
     rows = []
     for problem in problems:
         first, second = (store.read(problem, method) for method in methods)

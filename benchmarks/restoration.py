@@ -1,13 +1,13 @@
-"""Restorations of held-out scenes by every method: holes, blurs and coarse pixels, on the embedded prior.
+"""Restorations of held-out scenes with the embedded prior: masks, blurs and reduced resolution, every method.
 
     python -m benchmarks.restoration             # 8 tasks, 64 scenes, 8 samples, every method: days on two cores
     python -m benchmarks.restoration --tasks half box --scenes 8 --methods VIPaint CoPaint --budget 290
     python -m benchmarks.restoration --tasks "bicubic x4" --scenes 8 --methods VIPaint Wiener pseudo-inverse
 
-What is known through a mask is clean (and taken for noise 0.02, which is what the autoencoder cannot reproduce);
-measurements through another operator have noise 0.05. Samples are compared with 64 true completions of what the mask
-leaves visible, by the energy distance of the hidden pixels: 0 for the posterior itself, without bias. Every scene is
-kept in ``--work`` as it is done, with its samples, and never repeated.
+Known pixels of a mask are clean; the noise level given to the methods is 0.02, the autoencoder's error. Measurements
+through any other operator have noise 0.05. For masks, samples are compared with 64 true completions of the visible
+pixels by the energy distance of the hidden pixels, which is unbiased and 0 for the posterior itself. Each scene is
+stored in ``--work`` with its samples and is not repeated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.memory import with_peak
 from benchmarks.report import RESULTS, Figures, Report, Store, draw_intervals, paired
 from benchmarks.systems import Sampler, VIPaint
 from benchmarks.tasks import MASK_FIGURES, MASKS, OPERATOR_FIGURES, TASKS, Case, autoencoded
-from vipaint_ops import FitConfig, InputError, Observation, RefineConfig, load_embedded_prior
+from vipaint_ops import Evaluations, FitConfig, InputError, Observation, RefineConfig, load_embedded_prior
 from vipaint_ops.inference.corrections import DPS, PseudoInverse
 
 DEFAULT = FitConfig(bound_every=0)
@@ -71,32 +71,38 @@ def wiener(observation: Observation, iterations: int = 200, variance: float = 0.
 
 
 LINEAR = {"pseudo-inverse": pseudo_inverse, "Wiener": wiener}
-COSTS = {"evaluations": "evaluations/sample", "seconds": "s/sample", "memory": "peak MiB"}
+COSTS = {
+    "evaluations": "denoiser/sample",
+    "decoder": "decoder/sample",
+    "encoder": "encoder/sample",
+    "seconds": "s/sample",
+    "memory": "peak MiB",
+}
+"""Evaluations of each network, time and memory."""
 ALL = [TRUE, AUTOENCODED, *LINEAR, *METHODS]
 
 
-def draw(case: Case, method: str, count: int, restore: VIPaint | Sampler | None) -> tuple[Tensor, float]:
-    """Samples of one scene, and the denoiser evaluations that one of them cost."""
+def draw(case: Case, method: str, count: int, restore: VIPaint | Sampler | None) -> tuple[Tensor, Evaluations]:
+    """Samples of one scene, and the evaluations of all of them."""
     if restore:
         generator = torch.Generator().manual_seed(case.scene)
-        samples, cost = restore(load_embedded_prior(), case.observation, count, generator)
-        return samples, cost.denoiser / count
+        return restore(load_embedded_prior(), case.observation, count, generator)
     if method in LINEAR:
-        return LINEAR[method](case.observation), 0.0
+        return LINEAR[method](case.observation), Evaluations()
     true = case.completions(count, seed=4)
-    return autoencoded(true) if method == AUTOENCODED else true, 0.0
+    return autoencoded(true) if method == AUTOENCODED else true, Evaluations()
 
 
 def measure(case: Case, method: str, count: int, restore: VIPaint | Sampler | None) -> tuple[Tensor, Figures]:
-    """Samples of one scene with their figures, and what they cost: seconds of each, MiB of all at the peak."""
+    """Samples of one scene, and their figures and costs: seconds a sample, peak MiB of all of them."""
     start = time.time()
     (samples, evaluations), memory = with_peak(lambda: draw(case, method, count, restore))
-    costs = {"evaluations": evaluations, "seconds": (time.time() - start) / count, "memory": memory}
-    return samples, case.figures(samples) | costs
+    costs = {"seconds": (time.time() - start) / count, "memory": memory}
+    return samples, case.figures(samples) | systems.costs(evaluations, count) | costs
 
 
 def within_budget(task: str, method: str, budget: int | None) -> VIPaint | Sampler | None:
-    """The method with the steps that the budget pays for on the first scene; none for true completions and such."""
+    """The method, with the number of steps adapted to the budget on the first scene; None for references."""
     restore = METHODS.get(method)
     if budget is None or not isinstance(restore, Sampler):
         return restore
@@ -104,12 +110,12 @@ def within_budget(task: str, method: str, budget: int | None) -> VIPaint | Sampl
 
 
 def fits(task: str, method: str) -> bool:
-    """True completions are of holes, linear estimates of everything else."""
+    """True completions exist for masks only; linear estimates are for the other operators."""
     return method in METHODS or (task in MASKS) == (method in (TRUE, AUTOENCODED))
 
 
 def run(task: str, method: str, options: argparse.Namespace, store: Store, progress: tqdm) -> None:
-    """Every scene that the store has not; a method that cannot take the observation is left out."""
+    """Measure the scenes missing in the store; skip a method that does not support the observation."""
     progress.set_description(f"{task}: {method}")
     missing = [scene for scene in options.scenes if str(scene) not in store.read(task, method)]
     progress.update(len(options.scenes) - len(missing))
@@ -125,7 +131,7 @@ def run(task: str, method: str, options: argparse.Namespace, store: Store, progr
             torch.save(samples.half(), folder / f"{scene}.pt")
             progress.update()
     except InputError as error:
-        progress.write(f"{method} refuses {task}: {error}")
+        progress.write(f"{method} does not support {task}: {error}")
 
 
 def tables(report: Report, store: Store, tasks: list[str], methods: list[str]) -> None:
@@ -136,7 +142,7 @@ def tables(report: Report, store: Store, tasks: list[str], methods: list[str]) -
         for method in methods:
             if found := store.intervals(task, method):
                 figures = [str(found.get(name, "")) for name in heads]
-                costs = [f"{found[name].mean:.0f}" for name in COSTS]
+                costs = [f"{found[name].mean:.0f}" if name in found else "" for name in COSTS]
                 rows.append([method, str(len(store.read(task, method))), *figures, *costs])
         report.table(["method", "scenes", *heads.values(), *COSTS.values()], rows)
 
@@ -148,8 +154,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--tasks", nargs="*", default=TASKS, choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     parser.add_argument("--methods", nargs="*", default=ALL, choices=ALL, metavar="METHOD", help=", ".join(ALL))
-    parser.add_argument("--budget", type=int, help="denoiser evaluations a sample, for every method but VIPaint")
-    parser.add_argument("--work", type=Path, default=Path("build/restoration"), help="where runs are kept")
+    parser.add_argument("--budget", type=int, help="denoiser evaluations a sample, for all methods except VIPaint")
+    parser.add_argument("--work", type=Path, default=Path("build/restoration"), help="folder of the stored runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables, the raw numbers and the plot")
     options = parser.parse_args()
     options.scenes = range(options.first, options.first + options.scenes)

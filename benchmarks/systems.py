@@ -1,4 +1,4 @@
-"""The methods that the benchmarks compare, at their defaults or at one number of network evaluations."""
+"""The compared methods, at their defaults or at a common number of network evaluations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from vipaint_ops.diffusion.prior import DiffusionPrior, Evaluations
 from vipaint_ops.inference.corrections import Kalman
 
 TRIAL_STEPS = 20
-"""Steps of the first run that says what a step of a method costs; the second has as many as that suggests."""
+"""Steps of the first trial run, which measures the cost of a step. The second one corrects the estimate."""
+
+
+def costs(evaluations: Evaluations, count: int) -> dict[str, float]:
+    """Rows through each network for one of ``count`` samples, forward and backward together."""
+    return {
+        "evaluations": evaluations.denoiser / count,
+        "decoder": (evaluations.decoder_forward + evaluations.decoder_backward) / count,
+        "encoder": (evaluations.encoder_forward + evaluations.encoder_backward) / count,
+    }
 
 
 @dataclass(frozen=True)
@@ -27,13 +36,13 @@ class VIPaint:
     def __call__(
         self, prior: DiffusionPrior, observation: Observation, count: int, generator: torch.Generator
     ) -> tuple[Tensor, Evaluations]:
-        """Images and what they cost."""
+        """Images and their network evaluations."""
         posterior = fit_posterior(prior, observation, self.fit, generator=generator)
         result = sample_posterior(prior, observation, posterior, count, self.refine, generator=generator)
         return result.images, posterior.evaluations + result.evaluations
 
     def in_batches(self, size: int) -> VIPaint:
-        """This, with ``size`` samples computed together."""
+        """A copy with ``size`` samples a batch."""
         return replace(self, refine=replace(self.refine, batch_size=size))
 
 
@@ -47,16 +56,16 @@ class Sampler:
     def __call__(
         self, prior: DiffusionPrior, observation: Observation, count: int, generator: torch.Generator
     ) -> tuple[Tensor, Evaluations]:
-        """Images and what they cost."""
+        """Images and their network evaluations."""
         result = self.function(prior, observation, count, self.config, generator=generator)
         return result.images, result.evaluations
 
     def in_batches(self, size: int) -> Sampler:
-        """This, with ``size`` samples computed together."""
+        """A copy with ``size`` samples a batch."""
         return replace(self, config=replace(self.config, batch_size=size))
 
     def within(self, budget: int, prior: DiffusionPrior, observation: Observation) -> Sampler:
-        """This sampler with the number of steps that takes about ``budget`` denoiser evaluations a sample."""
+        """This sampler with as many steps as ``budget`` denoiser evaluations a sample allow, approximately."""
         steps = TRIAL_STEPS
         for _ in range(2):
             trial = replace(self, config=replace(self.config, steps=steps))
@@ -83,7 +92,7 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "DDNM+": Sampler(samplers.ddnm, samplers.DDNMConfig()),
     "PiGDM": Sampler(samplers.pigdm, samplers.PiGDMConfig()),
 }
-"""Every method, its name as in the papers."""
+"""All methods, with their names in the papers."""
 VARIANTS = {
     f"VIPaint, 0 iterations, {name}": VIPaint(FitConfig(iterations=0), RefineConfig(guidance=settings))
     for name, settings in (
@@ -91,4 +100,4 @@ VARIANTS = {
         *((f"spread_eta {eta}", Kalman(spread_eta=eta)) for eta in (1.0, 1.3, 1.7)),
     )
 }
-"""The refinement with another guidance, without a fit: controls of its defaults."""
+"""Refinement with other Kalman settings, without a fit: controls of the defaults."""

@@ -1,7 +1,7 @@
-"""Held-out scenes seen through masks, blurs and coarse pixels, and what is asked of their restorations.
+"""Tasks on held-out scenes (masks, blurs, reduced resolution) and the figures of their restorations.
 
-The generator draws true completions of what a mask leaves visible, so plausibility, diversity and the distance to the
-posterior have an exact reference there.
+For masks, the scene generator draws true completions of the visible pixels. They are an exact reference for
+plausibility, diversity and the distance to the posterior.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from vipaint_ops.operators import Operator
 
 HELD_OUT_SEED = 3
 MASK_NOISE, NOISE = 0.02, 0.05
-"""What the autoencoder cannot reproduce (40 dB is 0.02 in [-1, 1]), behind masks; and noise added to measurements."""
+"""Noise levels in [-1, 1]: the autoencoder's error, assumed behind masks (40 dB is 0.02), and the noise added to other
+measurements."""
 COMPLETIONS = 64
-"""True completions of a scene, to which samples are compared."""
+"""Number of true completions of a scene, the reference of its samples."""
 
 
 def _seeded(seed: int) -> torch.Generator:
@@ -39,7 +40,7 @@ MASKS = {
     "random": random_pixels(64, 64, 0.1, generator=_seeded(0)),
     "strokes": brush_strokes(64, 64, 0.4, generator=_seeded(0)),
 }
-"""Right half, middle box, nine pixels in ten, and brush strokes over four tenths hidden."""
+"""Hidden pixels: the right half, a central box, 90 % at random, and brush strokes over 40 %."""
 OPERATORS: dict[str, Operator] = {
     "Gaussian blur": operators.GaussianBlur(61, 3.0),
     "motion blur": operators.MotionBlur(31, 30.0),
@@ -51,7 +52,7 @@ TASKS = [*MASKS, *OPERATORS]
 
 @torch.no_grad()
 def autoencoded(pictures: Tensor) -> Tensor:
-    """``pictures`` as the autoencoder makes them: the best that a latent prior could do."""
+    """``pictures`` encoded and decoded: the upper limit of any latent prior."""
     prior = load_embedded_prior()
     return prior.decode(prior.encode(pictures))
 
@@ -74,12 +75,12 @@ class Case:
 
     @property
     def mask(self) -> Tensor | None:
-        """1 where pixels are known, ``[1, 1, 64, 64]``; none for a task without a hole."""
+        """1 at known pixels, ``[1, 1, 64, 64]``; None for a task without a mask."""
         return MASKS.get(self.task)
 
     @property
     def observation(self) -> Observation:
-        """Clean pixels through a mask, noisy measurements through another operator."""
+        """Clean pixels for a mask, noisy measurements for any other operator."""
         if self.mask is not None:
             return Observation(self.mask * self.truth, operators.Inpainting(self.mask), MASK_NOISE)
         return degrade(self.truth, OPERATORS[self.task], NOISE, generator=_seeded(self.scene + 10**6))
@@ -92,7 +93,7 @@ class Case:
         return to_unit(scenes.render(scenes.sample_agreeing(self._drawn[1][-1:], visible, count, seed=seed)[0]))
 
     def figures(self, samples: Tensor) -> dict[str, float]:
-        """What the two tables below name, of ``samples`` ``[n, 3, 64, 64]``, where finite."""
+        """The finite figures of ``samples`` ``[n, 3, 64, 64]``, with the names of the two tables below."""
         samples = samples.clamp(-1, 1)
         pixels = (samples.numpy() + 1) / 2
         figures = {

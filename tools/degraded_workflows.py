@@ -49,9 +49,11 @@ def embedded_super_resolve(flow: Workflow) -> None:
     )
     flow.group("Compare")
     compared = flow.add(
-        "VIPaintCompare", images=restored["images"], original=scene["image"],
+        "VIPaintCompare",
+        images=restored["images"],
+        original=scene["image"],
         observation=given["degraded_observation"],
-    )  # fmt: skip
+    )
     flow.add("SaveImage", images=compared["sheet"], filename_prefix="vipaint/super_resolved")
 
 
@@ -153,9 +155,14 @@ def embedded_restore_upscale(flow: Workflow) -> None:
     flow.group("Restore")
     conditions = {"positive": label["conditioning"], "negative": label["conditioning"]}
     restored = flow.add(
-        "VIPaintDeblur", model=model["model"], **conditions, vae=model["vae"], image=degraded["degraded"],
-        kernel_size=13, std=1.5,
-    )  # fmt: skip
+        "VIPaintDeblur",
+        model=model["model"],
+        **conditions,
+        vae=model["vae"],
+        image=degraded["degraded"],
+        kernel_size=13,
+        std=1.5,
+    )
     flow.group("Upscale")
     size = {"upscale_method": "lanczos", "width": 256, "height": 256, "crop": "disabled"}
     large = flow.add("ImageScale", image=restored["images"], **size)
@@ -218,9 +225,11 @@ def _restored_and_compared(flow: Workflow, model: Node, label: Node, scene: Node
     samples = flow.add("VIPaintSamplePosterior", posterior=posterior["posterior"], **given)
     flow.group("Compare")
     compared = flow.add(
-        "VIPaintCompare", images=samples["images"], original=scene["image"],
+        "VIPaintCompare",
+        images=samples["images"],
+        original=scene["image"],
         observation=degraded["degraded_observation"],
-    )  # fmt: skip
+    )
     flow.add("SaveImage", images=compared["sheet"], filename_prefix="vipaint/compared")
 
 

@@ -40,12 +40,12 @@ def embedded_inpaint(flow: Workflow) -> None:
         "level.\n\n"
         "The embedded prior supports only such scenes. For photographs, use a Stable Diffusion workflow."
     )
-    model, scene, observation, guider = embedded_scene(flow)
-    fit = add_fit(flow, model, observation, guider)
+    given = embedded_scene(flow)
+    fit = add_fit(flow, given)
     flow.add("PreviewImage", title="Curves of the fit", images=fit["loss_plot"])
     flow.add("PreviewImage", title="Keypoint preview", images=fit["keypoint_preview"])
     flow.group("Samples")
-    add_samples(flow, fit, model, observation, guider, scene, seed=0)
+    add_samples(flow, fit, given, seed=0)
 
 
 def fit_once_sample_many(flow: Workflow) -> None:
@@ -60,16 +60,16 @@ def fit_once_sample_many(flow: Workflow) -> None:
         "(select its nodes, Ctrl+M). Mute *Fit*, *Samples* and *More samples*.\n\n"
         "A posterior is valid for its image, mask and model only."
     )
-    model, scene, observation, guider = embedded_scene(flow)
-    fit = add_fit(flow, model, observation, guider)
+    given = embedded_scene(flow)
+    fit = add_fit(flow, given)
     flow.add("VIPaintSavePosterior", posterior=fit["posterior"])
     flow.group("Samples")
-    add_samples(flow, fit, model, observation, guider, scene, seed=1)
+    add_samples(flow, fit, given, seed=1)
     flow.group("More samples", below=True)
-    add_samples(flow, fit, model, observation, guider, scene, seed=2)
+    add_samples(flow, fit, given, seed=2)
     flow.group("Load a fit (muted)", below=True)
     loaded = flow.add("VIPaintLoadPosterior", file="output: vipaint/posterior_00001_.safetensors", muted=True)
-    add_samples(flow, loaded, model, observation, guider, scene, seed=3, muted=True)
+    add_samples(flow, loaded, given, seed=3, muted=True)
 
 
 def sd15_inpaint(flow: Workflow) -> None:

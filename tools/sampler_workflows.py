@@ -249,9 +249,13 @@ def _composited(flow: Workflow, images: Output, original: Output, mask: Output, 
 
 
 def _side_by_side(
-    flow: Workflow, given: _Given, methods: dict[str, tuple[str, dict[str, Any]]], original: Output, steps: int,
+    flow: Workflow,
+    given: _Given,
+    methods: dict[str, tuple[str, dict[str, Any]]],
+    original: Output,
+    steps: int,
     muted: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """One sample of each method, and their sheet."""
     flow.group("Four methods" if not muted else "Six other methods (muted)", below=muted)
     start = _start(flow, given, steps, 1, muted)

@@ -13,11 +13,33 @@ import numpy as np
 
 SIZE = 64
 ATTRIBUTES = (
-    "time_of_day", "horizon", "ground", "hills", "hill_height", "hill_offset",
-    "wall_colour", "wall_width", "wall_height", "roof_shape", "roof_colour", "roof_height",
-    "towers", "tower_top", "tower_height", "window_rows", "window_columns", "window_style",
-    "door_style", "door_colour", "trees", "tree_offset", "tree_size", "sun_side", "sun_offset", "sun_row",
-)  # fmt: skip
+    "time_of_day",
+    "horizon",
+    "ground",
+    "hills",
+    "hill_height",
+    "hill_offset",
+    "wall_colour",
+    "wall_width",
+    "wall_height",
+    "roof_shape",
+    "roof_colour",
+    "roof_height",
+    "towers",
+    "tower_top",
+    "tower_height",
+    "window_rows",
+    "window_columns",
+    "window_style",
+    "door_style",
+    "door_colour",
+    "trees",
+    "tree_offset",
+    "tree_size",
+    "sun_side",
+    "sun_offset",
+    "sun_row",
+)
 DIMENSION = len(ATTRIBUTES)
 SUN_ROWS = (6.0, 14.0)
 SUN_RADIUS = 3.4
@@ -145,9 +167,12 @@ def _light(t: np.ndarray) -> dict[str, np.ndarray]:
         return ((1 - part) * table[index] + part * table[index + 1])[:, None, None, :]
 
     return {
-        "sky_top": mix(_SKY_TOP), "sky_low": mix(_SKY_LOW), "ambient": mix(_AMBIENT), "sun": mix(_SUN),
+        "sky_top": mix(_SKY_TOP),
+        "sky_low": mix(_SKY_LOW),
+        "ambient": mix(_AMBIENT),
+        "sun": mix(_SUN),
         "lit": mix(_LIT[:, None]),
-    }  # fmt: skip
+    }
 
 
 def _paint_sky_and_hills(canvas, a, light, rows, across):

@@ -34,15 +34,28 @@ TRAIN_SCENES = 40_000
 BETAS = {"start": 0.0015, "end": 0.0195, "steps": 1000}
 
 AUTOENCODER = {
-    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "block_out_channels": [32, 64, 64],
-    "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "layers_per_block": 1, "norm_num_groups": 8, "sample_size": 64, "scaling_factor": 1.0,
-}  # fmt: skip
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": [32, 64, 64],
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "sample_size": 64,
+    "scaling_factor": 1.0,
+}
 DENOISER = {
-    "in_channels": 4, "out_channels": 4, "sample_size": 16, "block_out_channels": [64, 96, 128],
-    "down_block_types": ["DownBlock2D"] * 3, "up_block_types": ["UpBlock2D"] * 3,
-    "layers_per_block": 1, "add_attention": False, "norm_num_groups": 32,
-}  # fmt: skip
+    "in_channels": 4,
+    "out_channels": 4,
+    "sample_size": 16,
+    "block_out_channels": [64, 96, 128],
+    "down_block_types": ["DownBlock2D"] * 3,
+    "up_block_types": ["UpBlock2D"] * 3,
+    "layers_per_block": 1,
+    "add_attention": False,
+    "norm_num_groups": 32,
+}
 
 
 class Average:

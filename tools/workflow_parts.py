@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from tools.workflow_graph import Node, Output, Workflow
 
 EMBEDDED = "embedded prior (64x64 scenes)"
+
+
+class EmbeddedScene(NamedTuple):
+    """The embedded prior, a scene with a mask, its observation, and the guider."""
+
+    model: Node
+    scene: Node
+    observation: Node
+    guider: Node
 
 
 def embedded_model(flow: Workflow) -> tuple[Node, Node]:
@@ -19,8 +30,8 @@ def embedded_guider(flow: Workflow, model: Node, label: Node) -> Node:
     return flow.add("CFGGuider", model=model["model"], **conditions, cfg=1.0)
 
 
-def embedded_scene(flow: Workflow) -> tuple[Node, Node, Node, Node]:
-    """The embedded prior, a scene with a mask, its observation, and the guider."""
+def embedded_scene(flow: Workflow) -> EmbeddedScene:
+    """The groups *Model and image* and *Observation*."""
     flow.group("Model and image")
     model, label = embedded_model(flow)
     scene = flow.add("VIPaintDemoScene")
@@ -29,27 +40,28 @@ def embedded_scene(flow: Workflow) -> tuple[Node, Node, Node, Node]:
     guider = embedded_guider(flow, model, label)
     observation = flow.add("VIPaintObserveInpaint", image=scene["image"], mask=scene["mask"], noise_level=0.02)
     flow.add("PreviewImage", title="Original", images=enlarged["IMAGE"])
-    return model, scene, observation, guider
+    return EmbeddedScene(model, scene, observation, guider)
 
 
-def add_fit(flow: Workflow, model: Node, observation: Node, guider: Node) -> Node:
+def add_fit(flow: Workflow, given: EmbeddedScene) -> Node:
     """A fit in its own group."""
     flow.group("Fit")
     return flow.add(
-        "VIPaintFitPosterior", guider=guider["GUIDER"], vae=model["vae"], observation=observation["observation"]
+        "VIPaintFitPosterior",
+        guider=given.guider["GUIDER"],
+        vae=given.model["vae"],
+        observation=given.observation["observation"],
     )
 
 
-def add_samples(
-    flow: Workflow, fit: Node, model: Node, observation: Node, guider: Node, scene: Node, seed: int, muted: bool = False
-) -> None:
+def add_samples(flow: Workflow, fit: Node, given: EmbeddedScene, seed: int, muted: bool = False) -> None:
     """Samples of a fit, composited, enlarged and saved."""
     samples = flow.add(
         "VIPaintSamplePosterior",
         posterior=fit["posterior"],
-        guider=guider["GUIDER"],
-        vae=model["vae"],
-        observation=observation["observation"],
+        guider=given.guider["GUIDER"],
+        vae=given.model["vae"],
+        observation=given.observation["observation"],
         seed=seed,
         muted=muted,
     )
@@ -57,8 +69,8 @@ def add_samples(
     composited = flow.add(
         "VIPaintCompositeObserved",
         images=samples["images"],
-        original=scene["image"],
-        mask=scene["mask"],
+        original=given.scene["image"],
+        mask=given.scene["mask"],
         muted=muted,
     )
     enlarged = enlarge(flow, composited["composited"], muted)

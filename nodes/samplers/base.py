@@ -10,7 +10,7 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ...vipaint_ops.samplers.config import SamplerConfig
-from ...vipaint_ops.samplers.known import check_selects
+from ...vipaint_ops.samplers.known import pixels_only
 from ..host.prior import CHECKPOINTING, Gradients, pad_to_model
 from ..host.sampler import HostSampler, Method
 from ..host.vae import HostVAE
@@ -81,7 +81,7 @@ class MethodNode(io.ComfyNode):
     @classmethod
     def execute(cls, observation, vae, first_sample, checkpointing="off", **settings) -> io.NodeOutput:
         if cls.replaces:
-            check_selects(observation, cls.node[1])
+            pixels_only(cls.node[1])(observation)
         method, config = cls.plan(**settings)
         sampler = HostSampler(method, config, observation, vae)
         sampler.gradients, sampler.from_latent = cls.gradients, cls.from_latent

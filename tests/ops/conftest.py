@@ -1,4 +1,4 @@
-"""A tiny model with random weights in the format of the embedded prior, so that no test waits for the real one."""
+"""A tiny model with random weights in the format of the embedded prior, for fast tests."""
 
 import json
 import math
@@ -12,15 +12,28 @@ from safetensors.torch import save_file
 from vipaint_ops import FitConfig
 
 AUTOENCODER = {
-    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "block_out_channels": [8, 8, 8],
-    "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 64, "scaling_factor": 1.0,
-}  # fmt: skip
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": [8, 8, 8],
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "sample_size": 64,
+    "scaling_factor": 1.0,
+}
 DENOISER = {
-    "in_channels": 4, "out_channels": 4, "sample_size": 16, "block_out_channels": [8, 8],
-    "down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2,
-    "layers_per_block": 1, "add_attention": False, "norm_num_groups": 4,
-}  # fmt: skip
+    "in_channels": 4,
+    "out_channels": 4,
+    "sample_size": 16,
+    "block_out_channels": [8, 8],
+    "down_block_types": ["DownBlock2D"] * 2,
+    "up_block_types": ["UpBlock2D"] * 2,
+    "layers_per_block": 1,
+    "add_attention": False,
+    "norm_num_groups": 4,
+}
 EMBEDDED_METADATA = {
     "format": "vipaint-embedded-1",
     "autoencoder": json.dumps(AUTOENCODER),
@@ -31,10 +44,10 @@ EMBEDDED_METADATA = {
 
 
 def tiny_networks(seed=0):
-    """A denoiser and an autoencoder of the configurations above.
+    """A denoiser and an autoencoder with the configurations above.
 
-    The denoiser's output is small: zero would be the exact v-prediction for standard normal latents, so guided chains
-    stay finite.
+    The denoiser's output is small, so that guided chains stay finite: zero is the exact v-prediction for standard
+    normal latents.
     """
     torch.manual_seed(seed)
     denoiser, autoencoder = UNet2DModel(**DENOISER), AutoencoderKL(**AUTOENCODER)
@@ -43,7 +56,7 @@ def tiny_networks(seed=0):
 
 
 def save_embedded(path, seed=0, metadata=None, **tensors):
-    """Write a random prior in the embedded format; ``tensors`` replace weights, and None leaves one out."""
+    """Write a random prior in the embedded format. ``tensors`` replace weights; None removes one."""
     denoiser, autoencoder = tiny_networks(seed)
     weights = {f"denoiser.{k}": v for k, v in denoiser.state_dict().items()}
     weights |= {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}
@@ -60,7 +73,7 @@ def scene(height=64, width=64):
 
 @dataclass(frozen=True)
 class SmallFit(FitConfig):
-    """A fit with a start too short to be good."""
+    """A fit with a very short start, for fast tests."""
 
     samples: int = 2
     start_chains: int = 2

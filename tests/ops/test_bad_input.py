@@ -1,4 +1,4 @@
-"""Inputs that cannot be used: one clear line, exit status 2, no network loaded, nothing written."""
+"""Errors of the command: one line, exit status 2, no network loaded, nothing written."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from vipaint_ops.vipaint.posterior import describe
 
 @pytest.fixture
 def files(tmp_path, embedded_file):
-    """Good and bad files, by name, in the working folder of a test."""
+    """The working folder of a test, with valid and broken files."""
     save_image(tmp_path / "scene.png", scene())
     save_image(tmp_path / "small.png", scene(32, 32))
     save_image(tmp_path / "wide.png", scene(32, 64))
@@ -39,7 +39,7 @@ def files(tmp_path, embedded_file):
 
 @pytest.fixture(autouse=True)
 def instant(monkeypatch):
-    """Fits and samples that cost nothing."""
+    """Stand-ins for the fit and the sampling that do no work."""
 
     def fit(prior, observation, config, *, generator, callback):
         posterior = HierarchicalPosterior((0.5,), *torch.zeros(3, 1, *prior.latent_shape))
@@ -87,7 +87,7 @@ CASES = [
     ("inpaint", INPAINT | {"--mask": "black.png"}, "mask observes nothing"),
     ("inpaint", INPAINT | {"--mask": "wide_mask.png"}, "aspects differ"),
     ("inpaint", INPAINT | {"--truth": "small.png"}, "--truth is 32x32 and the picture 64x64"),
-    ("inpaint", INPAINT | {"--out": "full"}, "'full' holds results already (sheet.png)"),
+    ("inpaint", INPAINT | {"--out": "full"}, "'full' has results already (sheet.png)"),
     ("inpaint", INPAINT | {"--out": "text.png"}, "'text.png' is not a folder"),
     ("inpaint", INPAINT | {"--out": "text.png/deeper"}, "is not a folder"),
     ("inpaint", INPAINT | {"--keypoints": "0.3,0.5"}, "keypoints are [0.3, 0.5]"),
@@ -118,13 +118,13 @@ CASES = [
     ("sample", SAMPLE, "fit.safetensors does not exist"),
     ("sample", SAMPLE | {"--posterior": "text.safetensors"}, "not a readable posterior"),
     ("sample", SAMPLE | {"--posterior": "other.safetensors"}, "not a VIPaint posterior"),
-    ("demo", {"--mask": "halff", "--out": "out"}, "--mask 'halff' is no file and none of half, box"),
+    ("demo", {"--mask": "halff", "--out": "out"}, "--mask 'halff' is neither a file nor one of half, box"),
     ("paint", {}, "invalid choice: 'paint'"),
 ]
 
 
 @pytest.mark.parametrize(("command", "options", "message"), CASES, ids=[f"{c}-{m[:30]}" for c, _, m in CASES])
-def test_one_line_that_names_the_input(command, options, message, files, no_network, monkeypatch, capsys):
+def test_the_error_is_one_line_that_names_the_input(command, options, message, files, no_network, monkeypatch, capsys):
     status, lines = run(files, [command, *sum(options.items(), ())], monkeypatch, capsys)
     assert status == 2
     assert len(lines) == 1
@@ -134,7 +134,7 @@ def test_one_line_that_names_the_input(command, options, message, files, no_netw
 
 @pytest.fixture
 def fitted(files, monkeypatch):
-    """The folder with a posterior fitted in it, and the arguments to sample from it."""
+    """The arguments to sample from a fit, in the folder of the files."""
     monkeypatch.chdir(files)
     arguments = ["--image", "scene.png", "--mask", "mask.png", "--prior", "prior.safetensors", "--noise-std", "0.1"]
     assert main(["fit", *arguments, "--posterior", "fit.safetensors"]) == 0
@@ -150,7 +150,7 @@ def fitted(files, monkeypatch):
         (["--posterior", "damaged.safetensors"], "fitted for latent_shape"),
     ],
 )
-def test_a_posterior_is_only_used_where_it_belongs(change, message, files, fitted, monkeypatch, capsys):
+def test_a_posterior_of_another_observation_or_model_is_refused(change, message, files, fitted, monkeypatch, capsys):
     save_image(files / "other.png", scene().flip(1))
     save_embedded(files / "second.safetensors", seed=9)
     damaged = HierarchicalPosterior.load(files / "fit.safetensors")
@@ -195,7 +195,7 @@ def test_an_interrupt_while_writing_leaves_nothing(files, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("raises", [False, True])
-def test_a_run_that_diverges_says_so_and_writes_nothing(raises, files, monkeypatch, capsys):
+def test_a_run_that_diverges_is_an_error_and_writes_nothing(raises, files, monkeypatch, capsys):
     def diverge(*_, **__):
         if raises:
             raise torch.linalg.LinAlgError("linalg.eigh: failed to converge")

@@ -30,12 +30,14 @@ def test_the_registry_gets_the_pack_and_nothing_for_development():
 @pytest.mark.parametrize("folder", ["nodes", "vipaint_ops", "web", "workflows"])
 def test_folders_that_the_pack_loads_are_published_whole(folder):
     tracked = {name for name in tracked_files() if name.startswith(f"{folder}/")}
-    assert tracked and tracked <= set(registry_files())
+    assert tracked
+    assert tracked <= set(registry_files())
 
 
 def test_images_of_the_readme_are_published():
     images = re.findall(r"!\[[^]]*\]\((?!https?:)([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert images and set(images) <= set(registry_files())
+    assert images
+    assert set(images) <= set(registry_files())
 
 
 def test_published_code_calls_neither_eval_nor_exec():

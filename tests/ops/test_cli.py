@@ -1,4 +1,4 @@
-"""The console command from argument to file, on a tiny random model."""
+"""The console command from its arguments to its files, with a tiny random model."""
 
 import json
 import subprocess
@@ -175,14 +175,16 @@ def test_options_reach_the_configurations():
 
 
 @pytest.mark.parametrize("command", [[], ["demo"], ["inpaint"], ["fit"], ["sample"]])
-def test_help_teaches_with_examples_that_parse(command, capsys):
+def test_help_has_examples_and_defaults(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert "None" not in text and "examples:" in text
+    assert "None" not in text
+    assert "examples:" in text
     if command:
-        assert "(default: auto)" in text and "(default: 0)" in text
+        assert "(default: auto)" in text
+        assert "(default: 0)" in text
 
 
 def test_the_module_runs_as_a_command():

@@ -54,9 +54,14 @@ def bent_objective(schedule, prediction_steps: int, weight: float = 0.2) -> tupl
 
 def sample(config: CoPaintConfig, prior, count: int = 1, observation=None, noise=None, callback=None):
     return copaint(
-        prior, observation or observe(), count, replace(config, batch_size=count),
-        generator=torch.Generator().manual_seed(0), noise=noise, callback=callback,
-    )  # fmt: skip
+        prior,
+        observation or observe(),
+        count,
+        replace(config, batch_size=count),
+        generator=torch.Generator().manual_seed(0),
+        noise=noise,
+        callback=callback,
+    )
 
 
 @both_schedules
@@ -79,7 +84,8 @@ def test_no_step_raises_the_objective_of_any_sample(step_size):
     for steps in (1, 2, 3):
         moved, found = optimised(objective, z, steps, step_size)
         after = objective(moved, torch.arange(3))
-        assert (found.objective <= before.objective).all() and (found.objective < before.objective).any()
+        assert (found.objective <= before.objective).all()
+        assert (found.objective < before.objective).any()
         for kept, value in zip(found, after, strict=True):
             torch.testing.assert_close(kept, value)
         before = after

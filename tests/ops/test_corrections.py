@@ -233,7 +233,8 @@ def test_only_a_small_space_leaves_something_unexplained(kind):
     residual = model.residual
     some, none = (KrylovSpace(model, residual, size).unexplained(residual) for size in (1, SIZE))
     share = some.flatten(1).norm(dim=1) / residual.flatten(1).norm(dim=1)
-    assert ((share > 0.03) & (share < 1)).all() and (none.abs() < 1e-6).all()
+    assert ((share > 0.03) & (share < 1)).all()
+    assert (none.abs() < 1e-6).all()
 
 
 @both_observations
@@ -258,7 +259,9 @@ def test_without_a_draw_only_what_is_left_unexplained_costs_more():
     together, cost = update(z, 1)
     alone = torch.cat([update(row[None], 1)[0] for row in z])
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
-    assert cost == 3 * 3 and update(z[:1], 1)[1] == 2 and update(z, SIZE)[1] == 3 * (1 + SIZE)
+    assert cost == 3 * 3
+    assert update(z[:1], 1)[1] == 2
+    assert update(z, SIZE)[1] == 3 * (1 + SIZE)
 
 
 def test_a_move_is_lengthened_by_the_bounded_excess_of_its_residual():

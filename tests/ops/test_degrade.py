@@ -1,4 +1,4 @@
-"""Laws of the forward model: what is measured, how much noise is added, what one bright point becomes."""
+"""The forward model: measurements, noise and impulse response."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def halves(side: int = 64) -> Inpainting:
     return Inpainting(mask)
 
 
-def test_the_truth_explains_what_was_measured_of_it():
+def test_the_truth_is_consistent_with_its_measurements():
     picture = 2 * torch.rand(1, 3, 64, 64, generator=seeded()) - 1
     observation = degrade(picture, halves(), 0.2, generator=seeded(1))
     assert observation.noise_std == 0.2
@@ -29,15 +29,18 @@ def test_the_truth_explains_what_was_measured_of_it():
 def test_noise_is_unclamped_seeded_and_only_where_something_is_measured():
     white = torch.ones(1, 3, 64, 64)
     first, again, other = (degrade(white, halves(), 0.2, generator=seeded(s)).y for s in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert first.max() > 1.2 and (first[..., 32:] == 0).all()
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.max() > 1.2
+    assert (first[..., 32:] == 0).all()
 
 
 def test_noise_follows_the_type_and_the_shape_of_the_measurements():
     matrix = torch.randn(5, 12, generator=seeded(), dtype=torch.float64)
     picture = torch.randn(1, 3, 2, 2, generator=seeded(), dtype=torch.float64)
     y = degrade(picture, Linear(matrix), 1e-9, generator=seeded()).y
-    assert y.dtype == torch.float64 and torch.allclose(y, picture.flatten(1) @ matrix.T, atol=1e-7)
+    assert y.dtype == torch.float64
+    assert torch.allclose(y, picture.flatten(1) @ matrix.T, atol=1e-7)
 
 
 def test_a_picture_that_the_operator_does_not_take_is_refused():

@@ -1,4 +1,4 @@
-"""Laws of priors made of diffusers' modules: the algebra of predictions, gradients, batches, loading."""
+"""Priors from diffusers models: predictions, gradients, batches, loading."""
 
 import importlib.util
 import json
@@ -21,25 +21,34 @@ from safetensors.torch import save_file
 from tests.ops.conftest import tiny_networks
 from vipaint_ops.diffusion.schedule import NoiseSchedule
 from vipaint_ops.errors import InputError
-from vipaint_ops.priors.diffusers import DiffusersPrior, from_pipeline, schedule_of
+from vipaint_ops.priors.diffusers import Conditions, DiffusersPrior, Training, from_pipeline, training_of
 
 SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.012)
 FLOW = NoiseSchedule.rectified_flow(3.0)
 TIMES = torch.tensor([0.2, 0.9])
+EPSILON = Training(SCHEDULE, "epsilon")
 
 
-def make(prediction_type="epsilon", schedule=SCHEDULE, dtype=torch.float32, **keywords):
+def make(prediction_type="epsilon", schedule=SCHEDULE, dtype=torch.float32, conditions=None):
     networks = (network.to(dtype) for network in tiny_networks())
-    return DiffusersPrior(*networks, schedule, prediction_type, **keywords)
+    return DiffusersPrior(*networks, Training(schedule, prediction_type), conditions)
 
 
 def text_unet(**keywords):
     torch.manual_seed(1)
     return UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=6, attention_head_dim=4, **keywords,
-    )  # fmt: skip
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=6,
+        attention_head_dim=4,
+        **keywords,
+    )
 
 
 def latents(count=2, dtype=torch.float32):
@@ -53,7 +62,7 @@ def row(seed, *shape):
 @pytest.fixture
 def offline(monkeypatch):
     def refuse(*_):
-        raise AssertionError("a download was tried")
+        raise AssertionError("attempted a download")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
@@ -68,7 +77,7 @@ def offline(monkeypatch):
         ("flow", FLOW, lambda z0, eps, alpha, sigma: eps - z0),
     ],
 )
-def test_a_network_that_knows_the_answer_gives_back_the_clean_latent(prediction_type, schedule, target, monkeypatch):
+def test_the_exact_prediction_of_every_type_gives_the_clean_latent(prediction_type, schedule, target, monkeypatch):
     prior = make(prediction_type, schedule)
     z0, eps = latents(4, torch.float64).chunk(2)
     times = TIMES.double()
@@ -87,9 +96,8 @@ def test_a_network_that_knows_the_answer_gives_back_the_clean_latent(prediction_
 
 def test_an_epsilon_network_follows_the_formula_of_ddpm():
     scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    schedule, prediction_type, steps = schedule_of(scheduler)
     denoiser, autoencoder = tiny_networks()
-    prior = DiffusersPrior(denoiser, autoencoder, schedule, prediction_type, steps=steps)
+    prior = DiffusersPrior(denoiser, autoencoder, training_of(scheduler))
     z, step = latents(), torch.tensor([3, 777])
     abar = scheduler.alphas_cumprod[step].view(-1, 1, 1, 1)
     with torch.no_grad():
@@ -98,10 +106,11 @@ def test_an_epsilon_network_follows_the_formula_of_ddpm():
 
 
 def test_flow_matching_schedulers_keep_their_shift():
-    schedule, prediction_type, steps = schedule_of(FlowMatchEulerDiscreteScheduler(shift=3.0))
-    assert (schedule.description, prediction_type, steps) == (FLOW.description, "flow", 1000)
+    training = training_of(FlowMatchEulerDiscreteScheduler(shift=3.0))
+    assert training.schedule.description == FLOW.description
+    assert (training.prediction_type, training.steps) == ("flow", 1000)
     with pytest.raises(InputError, match="shift"):
-        schedule_of(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
+        training_of(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -129,33 +138,32 @@ def test_a_sample_does_not_depend_on_its_batch():
 
 def test_networks_are_frozen():
     denoiser, autoencoder = tiny_networks()
-    prior = DiffusersPrior(denoiser.train(), autoencoder.train(), SCHEDULE, "epsilon")
+    prior = DiffusersPrior(denoiser.train(), autoencoder.train(), EPSILON)
     prior.decode(prior.denoise(latents().requires_grad_(), TIMES)).sum().backward()
     for network in (denoiser, autoencoder):
         assert not network.training
-        assert all(not p.requires_grad and p.grad is None for p in network.parameters())
+        assert not any(p.requires_grad for p in network.parameters())
+        assert all(p.grad is None for p in network.parameters())
 
 
 def test_latents_are_scaled_and_shifted_both_ways():
     denoiser, autoencoder = tiny_networks()
     autoencoder.register_to_config(scaling_factor=1.5, shift_factor=0.25)
-    prior, x = DiffusersPrior(denoiser, autoencoder, SCHEDULE, "epsilon"), row(0, 3, 64, 64)
+    prior, x = DiffusersPrior(denoiser, autoencoder, EPSILON), row(0, 3, 64, 64)
     raw = autoencoder.encode(x).latent_dist.mean
     torch.testing.assert_close(prior.encode(x), 1.5 * (raw - 0.25))
     torch.testing.assert_close(prior.decode(prior.encode(x)), autoencoder.decode(raw).sample, rtol=1e-4, atol=1e-5)
 
 
 def test_guidance_extrapolates_between_the_two_predictions():
-    def prior(conditioning, negative=None, cfg=1.0):
-        return DiffusersPrior(
-            text_unet(), tiny_networks()[1], SCHEDULE, "v_prediction",
-            conditioning=conditioning, negative=negative, cfg=cfg,
-        )  # fmt: skip
+    def prior(*conditions):
+        training = Training(SCHEDULE, "v_prediction")
+        return DiffusersPrior(text_unet(), tiny_networks()[1], training, Conditions(*conditions))
 
     yes, no = ({"encoder_hidden_states": row(seed, 5, 6)} for seed in (1, 2))
     guided, unguided = (prior(c).denoise(latents(), TIMES) for c in (yes, no))
     assert (guided - unguided).abs().max() > 1e-4
-    both = prior(yes, no, cfg=3.0).denoise(latents(), TIMES)
+    both = prior(yes, no, 3.0).denoise(latents(), TIMES)
     torch.testing.assert_close(both, unguided + 3 * (guided - unguided), rtol=1e-4, atol=1e-5)
 
 
@@ -163,40 +171,52 @@ def test_class_labels_reach_the_network():
     network, prompt = text_unet(num_class_embeds=3), row(1, 5, 6)
     label = torch.tensor([2])
     conditioning = {"encoder_hidden_states": prompt, "class_labels": label}
-    prior = DiffusersPrior(network, tiny_networks()[1], SCHEDULE, "sample", conditioning=conditioning)
+    prior = DiffusersPrior(network, tiny_networks()[1], Training(SCHEDULE, "sample"), Conditions(conditioning))
     expected = network(latents(), 999 * TIMES, prompt.expand(2, -1, -1), class_labels=label.expand(2)).sample
     torch.testing.assert_close(prior.denoise(latents(), TIMES), expected)
 
 
-def test_sdxl_is_told_the_size_of_the_picture():
+def test_sdxl_gets_the_size_of_the_picture():
     network = text_unet(
         addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=7 + 6 * 4
     )
     row_of = {"encoder_hidden_states": row(1, 5, 6), "text_embeds": row(2, 7)}
-    prior = DiffusersPrior(network, tiny_networks()[1], SCHEDULE, "sample", conditioning=row_of)
+    prior = DiffusersPrior(network, tiny_networks()[1], Training(SCHEDULE, "sample"), Conditions(row_of))
     time_ids = torch.tensor([[64.0, 32, 0, 0, 64, 32]]).expand(2, -1)
     z = latents()[..., :8]
     expected = network(
-        z, TIMES * 999, encoder_hidden_states=row_of["encoder_hidden_states"].expand(2, -1, -1),
+        z,
+        TIMES * 999,
+        encoder_hidden_states=row_of["encoder_hidden_states"].expand(2, -1, -1),
         added_cond_kwargs={"text_embeds": row_of["text_embeds"].expand(2, -1), "time_ids": time_ids},
-    ).sample  # fmt: skip
+    ).sample
     torch.testing.assert_close(prior.for_size(64, 32).denoise(z, TIMES), expected)
 
 
 def test_transformers_of_stable_diffusion_3_predict_flow():
     torch.manual_seed(0)
     network = SD3Transformer2DModel(
-        sample_size=16, patch_size=2, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
-        num_attention_heads=2, joint_attention_dim=6, caption_projection_dim=16, pooled_projection_dim=7,
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=6,
+        caption_projection_dim=16,
+        pooled_projection_dim=7,
         pos_embed_max_size=10,
-    )  # fmt: skip
+    )
     row_of = {"encoder_hidden_states": row(1, 5, 6), "pooled_projections": row(2, 7)}
-    prior = DiffusersPrior(network, tiny_networks()[1], FLOW, "flow", conditioning=row_of)
+    prior = DiffusersPrior(network, tiny_networks()[1], Training(FLOW, "flow"), Conditions(row_of))
     sigma = FLOW.sigma(TIMES)
     velocity = network(
-        latents(), timestep=1000 * sigma, encoder_hidden_states=row_of["encoder_hidden_states"].expand(2, -1, -1),
+        latents(),
+        timestep=1000 * sigma,
+        encoder_hidden_states=row_of["encoder_hidden_states"].expand(2, -1, -1),
         pooled_projections=row_of["pooled_projections"].expand(2, -1),
-    ).sample  # fmt: skip
+    ).sample
     torch.testing.assert_close(prior.denoise(latents(), TIMES), latents() - sigma.view(-1, 1, 1, 1) * velocity)
     assert prior.picture_multiple == 8
     with pytest.raises(InputError, match="up to 80 pixels"):
@@ -216,8 +236,8 @@ def test_the_identity_names_weights_in_any_precision_and_the_prompt():
     identity = make().identity
     assert identity.startswith("UNet2DModel+AutoencoderKL ")
     assert {make(dtype=dtype).identity for dtype in (torch.float16, torch.bfloat16)} == {identity}
-    other = DiffusersPrior(*tiny_networks(seed=5), SCHEDULE, "epsilon")
-    assert len({identity, other.identity, make(label="prompt 'a'").identity}) == 3
+    other = DiffusersPrior(*tiny_networks(seed=5), EPSILON)
+    assert len({identity, other.identity, make(conditions=Conditions(label="prompt 'a'")).identity}) == 3
 
 
 def test_sizes_follow_the_picture():
@@ -233,13 +253,13 @@ def test_sizes_follow_the_picture():
 def test_unsupported_models_are_refused():
     denoiser, autoencoder = tiny_networks()
     with pytest.raises(InputError, match="prediction_type is 'score'"):
-        DiffusersPrior(denoiser, autoencoder, SCHEDULE, "score")
+        Training(SCHEDULE, "score")
     with pytest.raises(InputError, match="cfg is 2"):
-        DiffusersPrior(denoiser, autoencoder, SCHEDULE, "epsilon", cfg=2.0)
+        Conditions(cfg=2.0)
     with pytest.raises(InputError, match="AutoencoderKL with UNet2DModel"):
-        DiffusersPrior(autoencoder, denoiser, SCHEDULE, "epsilon")
+        DiffusersPrior(autoencoder, denoiser, EPSILON)
     with pytest.raises(InputError, match="inpainting"):
-        DiffusersPrior(denoiser, AutoencoderKL(latent_channels=8), SCHEDULE, "epsilon")
+        DiffusersPrior(denoiser, AutoencoderKL(latent_channels=8), EPSILON)
 
 
 @pytest.fixture(scope="module")
@@ -290,21 +310,32 @@ def save_text_pipeline(transformers, path):
     torch.manual_seed(2)
     encoder = transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
-            vocab_size=len(tokens), hidden_size=6, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=16, bos_token_id=len(tokens) - 2, eos_token_id=len(tokens) - 1,
+            vocab_size=len(tokens),
+            hidden_size=6,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            bos_token_id=len(tokens) - 2,
+            eos_token_id=len(tokens) - 1,
             pad_token_id=len(tokens) - 1,
         )
-    )  # fmt: skip
+    )
     pipeline = diffusers.StableDiffusionPipeline(
-        vae=tiny_networks()[1], text_encoder=encoder, tokenizer=tokenizer, unet=text_unet(),
-        scheduler=DDPMScheduler(beta_schedule="scaled_linear"), safety_checker=None, feature_extractor=None,
+        vae=tiny_networks()[1],
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=text_unet(),
+        scheduler=DDPMScheduler(beta_schedule="scaled_linear"),
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
-    )  # fmt: skip
+    )
     pipeline.save_pretrained(path / "pipeline")
     return path / "pipeline"
 
 
-def test_what_is_no_pipeline_is_refused(folder, tmp_path, offline):
+def test_paths_that_are_not_pipelines_are_refused(folder, tmp_path, offline):
     with pytest.raises(InputError, match="does not exist"):
         from_pipeline(tmp_path / "nothing")
     with pytest.raises(InputError, match=r"model_index\.json"):
@@ -316,7 +347,7 @@ def test_what_is_no_pipeline_is_refused(folder, tmp_path, offline):
         from_pipeline(folder / "model_index.json")
 
 
-def test_a_prompt_without_transformers_says_what_to_install(tmp_path, monkeypatch):
+def test_a_prompt_without_transformers_names_the_package_to_install(tmp_path, monkeypatch):
     index = {"_class_name": "StableDiffusionPipeline", "text_encoder": ["transformers", "CLIPTextModel"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -1,4 +1,4 @@
-"""The embedded prior's file: what it holds, and what is refused."""
+"""The file of the embedded prior: its networks, and errors for broken files."""
 
 import json
 
@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.ops.conftest import AUTOENCODER, DENOISER, EMBEDDED_METADATA, save_embedded, scene, tiny_networks
+from tests.ops.no_float64 import DEVICE, no_float64, on_device
 from vipaint_ops.diffusion.schedule import NoiseSchedule
 from vipaint_ops.errors import InputError
 from vipaint_ops.priors import embedded
@@ -43,7 +44,17 @@ def test_without_a_path_the_shipped_file_is_loaded(embedded_file, monkeypatch):
     assert load_embedded_prior().identity == load_embedded_prior(embedded_file).identity
 
 
-def test_only_its_own_format_is_taken_for_embedded(embedded_file, tmp_path):
+def test_no_float64_on_the_device(embedded_file):
+    with no_float64():
+        prior = load_embedded_prior(embedded_file, DEVICE)
+        z = on_device(torch.randn(2, 4, 16, 16, requires_grad=True))
+        image = prior.decode(prior.denoise(z, on_device(torch.tensor([0.3, 0.8]))))
+        latent = prior.encode(image)
+        latent.sum().backward()
+    assert {x.device for x in (prior, image, latent, z.grad)} == {DEVICE}
+
+
+def test_only_its_own_format_is_embedded(embedded_file, tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "plain.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
     assert is_embedded(embedded_file)

@@ -95,7 +95,8 @@ def test_any_number_of_keypoints_is_fitted(keypoints):
     observation = observe(prior)
     configs = [FitConfig(keypoints, iterations=n, bound_every=0) for n in (0, 60)]
     start, fitted = (fit(prior, observation, config) for config in configs)
-    assert fitted.times == keypoints and len(fitted.means) == len(keypoints)
+    assert fitted.times == keypoints
+    assert len(fitted.means) == len(keypoints)
     assert bound(prior, observation, fitted, 400)[0] > bound(prior, observation, start, 400)[0]
 
 
@@ -123,15 +124,18 @@ def test_the_generator_moves_on_between_fits():
 def test_looking_at_the_bound_does_not_change_the_fit():
     prior = gaussian()
     looked, blind = (fit(prior, observe(prior), replace(SHORT, bound_every=n)) for n in (3, 0))
-    assert torch.equal(looked.means, blind.means) and torch.equal(looked.gates, blind.gates)
+    assert torch.equal(looked.means, blind.means)
+    assert torch.equal(looked.gates, blind.gates)
 
 
 def test_no_iterations_keep_the_start():
     prior = gaussian()
     start = fit(prior, observe(prior), replace(SHORT, iterations=0))
     still = fit(prior, observe(prior), replace(SHORT, mean_rate=0.0, log_std_rate=0.0, gate_rate=0.0))
-    assert torch.equal(start.means, still.means) and torch.equal(start.log_stds, still.log_stds)
-    assert start.history == [] and len(still.history) == SHORT.iterations
+    assert torch.equal(start.means, still.means)
+    assert torch.equal(start.log_stds, still.log_stds)
+    assert start.history == []
+    assert len(still.history) == SHORT.iterations
 
 
 @both_schedules
@@ -210,8 +214,10 @@ def test_checkpointing_changes_memory_and_not_the_fit(kind):
 def test_no_graph_outlives_its_iteration():
     prior, alive = TinyNetwork(), {"start": [], "fit": []}
     posterior = fit(prior, observe(prior), callback=lambda p: alive[p.stage].append(len(prior.graphs)))
-    assert len(set(alive["start"])) == 1 and alive["start"][0] <= 1
-    assert len(set(alive["fit"])) == 1 and alive["fit"][0] <= len(posterior.times)
+    assert len(set(alive["start"])) == 1
+    assert alive["start"][0] <= 1
+    assert len(set(alive["fit"])) == 1
+    assert alive["fit"][0] <= len(posterior.times)
     assert len(prior.graphs) == 0
     assert not any(getattr(posterior, n).requires_grad for n in ("means", "log_stds", "gates"))
     assert all(type(value) is float for record in posterior.history for value in record.values())
@@ -274,6 +280,7 @@ def test_a_posterior_says_what_it_was_fitted_to():
     prior = gaussian()
     posterior = fit(prior, observe(prior))
     posterior.check(prior)
-    assert posterior.metadata["iterations"] == "12" and posterior.metadata["noise_std"] == "0.3"
+    assert posterior.metadata["iterations"] == "12"
+    assert posterior.metadata["noise_std"] == "0.3"
     with pytest.raises(InputError):
         posterior.check(gaussian(FLOW))

@@ -1,4 +1,4 @@
-"""Laws of the masks: what they hide, what is refused, what compositing keeps."""
+"""Masks: the hidden pixels, errors, and the pixels that compositing keeps."""
 
 import math
 import warnings
@@ -16,14 +16,18 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def is_binary_mask(mask: torch.Tensor, height: int, width: int) -> bool:
-    return mask.shape == (1, 1, height, width) and mask.is_floating_point() and bool(((mask == 0) | (mask == 1)).all())
+def assert_binary_mask(mask: torch.Tensor, height: int, width: int) -> None:
+    assert mask.shape == (1, 1, height, width)
+    assert mask.is_floating_point()
+    assert ((mask == 0) | (mask == 1)).all()
 
 
 def test_half_plane_hides_the_side_its_angle_points_to():
     quarters = {angle: masks.half_plane(6, 8, angle)[0, 0] for angle in (0, 90, 180, 270)}
-    assert quarters[0][:, :4].all() and not quarters[0][:, 4:].any()
-    assert quarters[90][3:].all() and not quarters[90][:3].any()
+    assert quarters[0][:, :4].all()
+    assert not quarters[0][:, 4:].any()
+    assert quarters[90][3:].all()
+    assert not quarters[90][:3].any()
     assert torch.equal(quarters[180], quarters[0].flip(1))
     assert torch.equal(quarters[270], quarters[90].flip(0))
 
@@ -36,7 +40,7 @@ def test_opposite_half_planes_hide_every_pixel_off_the_line_exactly_once(angle, 
     on_the_line = (one + other) == 2
     assert ((one + other)[~on_the_line] == 1).all()
     assert on_the_line.float().mean() <= 1 / size
-    assert is_binary_mask(one, size, size)
+    assert_binary_mask(one, size, size)
 
 
 @pytest.mark.parametrize("size, hidden", [(6, 36), ((4, 2), 8), ((10, 11), 110)])
@@ -57,13 +61,14 @@ def test_box_refuses_to_hide_nothing_or_everything(size):
 def test_random_boxes_hide_a_share_within_the_range(hole):
     for seed in range(20):
         mask = masks.random_boxes(48, 64, hole, generator=seeded(seed))
-        assert is_binary_mask(mask, 48, 64)
+        assert_binary_mask(mask, 48, 64)
         assert hole[0] <= 1 - mask.mean().item() <= hole[1] + 1e-6
 
 
 def test_random_boxes_are_even_over_the_range_and_seeded():
     shares = [1 - masks.random_boxes(32, 32, generator=seeded(s)).mean().item() for s in range(300)]
-    assert min(shares) < 0.36 and max(shares) > 0.64
+    assert min(shares) < 0.36
+    assert max(shares) > 0.64
     assert abs(sum(shares) / 300 - 0.5) < 0.06
     assert torch.equal(*(masks.random_boxes(32, 32, generator=seeded(7)) for _ in range(2)))
 
@@ -76,7 +81,8 @@ def test_random_boxes_refuse_a_range_they_cannot_meet(hole):
 
 def test_random_pixels_keep_the_share_to_the_pixel():
     mask = masks.random_pixels(20, 30, 0.08, generator=seeded())
-    assert is_binary_mask(mask, 20, 30) and mask.sum() == 48
+    assert_binary_mask(mask, 20, 30)
+    assert mask.sum() == 48
     with pytest.raises(InputError, match="keep is"):
         masks.random_pixels(20, 30, 0.0001, generator=seeded())
 
@@ -90,7 +96,8 @@ def test_brush_strokes_hide_the_share_to_the_pixel(height, width, share, seed):
             masks.brush_strokes(height, width, share, generator=seeded(seed))
         return
     mask = masks.brush_strokes(height, width, share, generator=seeded(seed))
-    assert is_binary_mask(mask, height, width) and (1 - mask).sum() == count
+    assert_binary_mask(mask, height, width)
+    assert (1 - mask).sum() == count
     assert torch.equal(mask, masks.brush_strokes(height, width, share, generator=seeded(seed)))
 
 
@@ -104,8 +111,9 @@ def test_brush_strokes_are_strokes_and_not_speckle():
 
 def test_an_outpaint_border_is_as_wide_on_all_sides():
     mask = masks.outpaint_border(10, 16, 3)
-    assert is_binary_mask(mask, 10, 16)
-    assert mask[..., 3:-3, 3:-3].all() and mask.sum() == 4 * 10
+    assert_binary_mask(mask, 10, 16)
+    assert mask[..., 3:-3, 3:-3].all()
+    assert mask.sum() == 4 * 10
 
 
 @pytest.mark.parametrize("border", [0, -1, 5, 8])
@@ -122,7 +130,7 @@ def test_every_kth_pixel_observes_one_of_every_whole_block(height, width, step):
             masks.every_kth_pixel(height, width, step)
         return
     mask = masks.every_kth_pixel(height, width, step)
-    assert is_binary_mask(mask, height, width)
+    assert_binary_mask(mask, height, width)
     blocks = torch.nn.functional.avg_pool2d(mask, step) * step**2
     assert torch.allclose(blocks, torch.ones_like(blocks))
     assert torch.equal(mask[..., step:, :], mask[..., :-step, :])
@@ -139,7 +147,8 @@ def test_every_kth_pixel_refuses_to_observe_all():
 def test_the_latent_grid_is_the_least_observed_pixel_of_each_cell(height, width, factor, seed):
     mask = torch.rand(2, 1, height, width, generator=seeded(seed))
     grid = masks.latent_grid(mask, factor)
-    assert grid.shape == mask.shape and (grid <= mask + 1e-6).all()
+    assert grid.shape == mask.shape
+    assert (grid <= mask + 1e-6).all()
     for top in range(0, height, factor):
         for left in range(0, width, factor):
             cell = (..., slice(top, top + factor), slice(left, left + factor))
@@ -158,7 +167,7 @@ def test_every_named_mask_has_a_hole_and_an_observation(name):
     assert torch.equal(masks.fit_mask(mask, 24, 40), mask)
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_the_error_for_an_unknown_name_lists_the_names():
     with pytest.raises(InputError, match="'hole' is unknown; choose one of half, box, random, pixels"):
         masks.by_name("hole", 24, 40, generator=seeded())
 
@@ -227,5 +236,7 @@ def test_feather_fades_a_seam_of_colour_into_the_hole_and_ends_there():
     picture, images = torch.full((1, 1, 8, 40), 0.6), torch.zeros(1, 1, 8, 40)
     row = masks.composite(images, picture, masks.half_plane(8, 40), feather=6)[0, 0, 4]
     steps = row.diff()
-    assert (steps[19:26] < 0).all() and steps.abs().max() <= 0.6 * 2 / 13 + 1e-6
-    assert (row[:20] == 0.6).all() and (row[26:] == 0).all()
+    assert (steps[19:26] < 0).all()
+    assert steps.abs().max() <= 0.6 * 2 / 13 + 1e-6
+    assert (row[:20] == 0.6).all()
+    assert (row[26:] == 0).all()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.ops.no_float64 import no_float64, on_device
 from vipaint_ops.errors import InputError
 from vipaint_ops.evaluation import metrics
 from vipaint_ops.measurement.observation import Observation
@@ -33,7 +34,7 @@ def test_psnr_in_minus_one_to_one_equals_that_of_zero_to_one_with_peak_one():
     assert metrics.psnr(x, y).item() == pytest.approx(-10 * math.log10(mse), abs=1e-4)
 
 
-def test_masked_psnr_sees_only_the_weighted_pixels():
+def test_masked_psnr_depends_on_the_weighted_pixels_only():
     truth = pictures(1)
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., :8] = 1
@@ -45,8 +46,10 @@ def test_ssim_is_one_for_equals_symmetric_and_lower_for_noisier():
     x = pictures(2, side=32)
     noise = torch.randn(x.shape, generator=seeded(5))
     values = [metrics.ssim(x + std * noise, x) for std in (0.0, 0.1, 0.5)]
-    assert values[0].shape == (2,) and torch.allclose(values[0], torch.ones(2), atol=1e-5)
-    assert (values[0] > values[1]).all() and (values[1] > values[2]).all()
+    assert values[0].shape == (2,)
+    assert torch.allclose(values[0], torch.ones(2), atol=1e-5)
+    assert (values[0] > values[1]).all()
+    assert (values[1] > values[2]).all()
     assert torch.allclose(metrics.ssim(x + noise, x), metrics.ssim(x, x + noise), atol=1e-6)
 
 
@@ -60,7 +63,8 @@ def test_ssim_of_flat_pictures_is_its_closed_form():
 def test_ssim_of_a_batch_with_one_picture_is_that_of_each_with_it():
     x, y = pictures(3, 1), pictures(1, 2)
     together = metrics.ssim(x, y)
-    assert together.shape == (3,) and torch.equal(together, metrics.ssim(y, x))
+    assert together.shape == (3,)
+    assert torch.equal(together, metrics.ssim(y, x))
     assert torch.allclose(together, torch.cat([metrics.ssim(one[None], y) for one in x]), atol=1e-6)
 
 
@@ -69,7 +73,7 @@ def test_ssim_refuses_pictures_smaller_than_its_window():
         metrics.ssim(pictures(1, side=10), pictures(1, side=10))
 
 
-def test_consistency_is_the_residual_in_noise_units_over_what_is_observed():
+def test_consistency_is_the_residual_in_noise_units_over_observed_entries():
     truth = pictures(1)
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., :4] = 1
@@ -143,3 +147,14 @@ def test_moment_errors_measure_a_known_shift_and_scale():
     errors = metrics.moment_errors(torch.from_numpy(0.5 + 0.8 * noise), torch.zeros(50), torch.ones(50))
     assert errors.mean == pytest.approx(0.5, abs=0.01)
     assert errors.log_std == pytest.approx(math.log(0.8), abs=0.01)
+
+
+def test_no_float64_on_the_device():
+    with no_float64():
+        x, y = (on_device(pictures(3, seed)) for seed in (0, 1))
+        mask = on_device(torch.tensor([1.0, 0.0]).repeat(1, 1, 16, 8))
+        assert metrics.psnr(x, y, mask).cpu().isfinite().all()
+        assert metrics.ssim(x, y).cpu().isfinite().all()
+        moments = metrics.moment_errors(x, y.mean(0), y.std(0))
+        distances = metrics.sliced_wasserstein(x, y, 8, generator=seeded()), metrics.energy_distance(x, y, mask)
+    assert np.isfinite([*moments, *distances]).all()

@@ -19,10 +19,21 @@ ROOT = Path(__file__).parents[2]
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "latent_preview", "nodes", "server"}
 OPTIONAL = {"PIL", "diffusers", "kornia", "matplotlib"}  # not tqdm, which torch itself imports where it is
 PUBLIC = {
-    "DiffusionPrior", "FitConfig", "HierarchicalPosterior", "InputError", "NoiseSchedule", "Observation",
-    "RefineConfig", "SampleResult", "analytic", "fit_posterior", "load_embedded_prior", "operators",
-    "sample_posterior", "samplers",
-}  # fmt: skip
+    "DiffusionPrior",
+    "FitConfig",
+    "HierarchicalPosterior",
+    "InputError",
+    "NoiseSchedule",
+    "Observation",
+    "RefineConfig",
+    "SampleResult",
+    "analytic",
+    "fit_posterior",
+    "load_embedded_prior",
+    "operators",
+    "sample_posterior",
+    "samplers",
+}
 
 
 def imports(source: Path) -> Iterator[str]:
@@ -71,7 +82,8 @@ def load_pack(monkeypatch, folder: Path) -> types.ModuleType:
 def test_the_pack_is_harmless_to_import_without_comfyui(monkeypatch):
     assert "comfy_api" not in sys.modules
     pack = load_pack(monkeypatch, ROOT)
-    assert pack.comfy_entrypoint and pack.WEB_DIRECTORY == "./web"
+    assert pack.comfy_entrypoint
+    assert pack.WEB_DIRECTORY == "./web"
     assert not hasattr(pack, "NODE_CLASS_MAPPINGS"), "ComfyUI would never ask the V3 entry point"
 
 

@@ -109,9 +109,11 @@ def test_systematic_resampling_rounds_and_is_unbiased():
 def test_tempering_is_as_little_as_keeps_the_effective_share():
     log_weights = torch.stack([torch.zeros(8, dtype=DOUBLE), 0.1 * draw(8, seed=7), 1e4 * draw(8, seed=7)])
     power = tempered(log_weights)
-    assert power[:2].tolist() == [1.0, 1.0] and 0 < power[2] < 1
+    assert power[:2].tolist() == [1.0, 1.0]
+    assert 0 < power[2] < 1
     share = effective_share(power[:, None] * log_weights)
-    assert share[2] == pytest.approx(LEAST_EFFECTIVE, abs=1e-5) and (share >= LEAST_EFFECTIVE).all()
+    assert share[2] == pytest.approx(LEAST_EFFECTIVE, abs=1e-5)
+    assert (share >= LEAST_EFFECTIVE).all()
 
 
 @both_schedules
@@ -120,7 +122,8 @@ def test_the_evidence_of_a_gaussian_is_exact(schedule):
     prior, config = gaussian(schedule), KalmanConfig(steps=40, particles=16, batch_size=64)
     populations = kalman(prior, observe(), 64, config, generator=seeded()).populations
     assert populations.evidence() == pytest.approx(prior.posterior(observe()).log_evidence, abs=0.05)
-    assert (populations.effective > 0.9).all() and (populations.tempering == 1).all()
+    assert (populations.effective > 0.9).all()
+    assert (populations.tempering == 1).all()
     assert f"4 x 16 particles, least effective sample size {populations.effective.mean():.0%}" in str(populations)
 
 
@@ -163,7 +166,8 @@ def test_a_sample_is_the_same_with_its_population_or_in_any_batch():
     together = kalman(gaussian(), observe(), 11, config, generator=seeded())
     split = replace(config, batch_size=1)
     rest = kalman(gaussian(), observe(), 4, split, generator=seeded(), first=5)
-    assert together.latents.shape == (11, SIZE) and len(together.populations.effective) == 3
+    assert together.latents.shape == (11, SIZE)
+    assert len(together.populations.effective) == 3
     torch.testing.assert_close(rest.latents, together.latents[5:9], rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(rest.populations.log_evidence, together.populations.log_evidence[1:3])
 
@@ -174,7 +178,8 @@ def test_many_measurements_are_tempered_and_the_result_says_so():
     prior = GaussianMixturePrior(one, torch.zeros(1, size, dtype=DOUBLE), torch.eye(size, dtype=DOUBLE)[None], VP)
     observation = Observation(draw(1, size, seed=3), operators.Linear(torch.eye(size, dtype=DOUBLE)), 0.05)
     populations = kalman(prior, observation, 8, KalmanConfig(steps=8, particles=8), generator=seeded()).populations
-    assert populations.tempering.item() < 1 and math.isnan(populations.log_evidence.item())
+    assert populations.tempering.item() < 1
+    assert math.isnan(populations.log_evidence.item())
     assert "too many measurements for weights" in str(populations)
     assert (populations.effective >= LEAST_EFFECTIVE).all()
 

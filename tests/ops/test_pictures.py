@@ -1,4 +1,4 @@
-"""Pictures and masks between files and tensors."""
+"""Reading and writing of picture and mask files."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.ops.conftest import scene
 from vipaint_ops.images.pictures import centre_square, load_image, load_mask, save_image
 
 
-def test_what_is_saved_is_read_back_to_the_nearest_level(tmp_path):
+def test_a_saved_picture_is_read_back_to_the_nearest_level(tmp_path):
     picture = scene(20, 30)
     save_image(tmp_path / "a.png", picture)
     assert (load_image(tmp_path / "a.png") - picture).abs().max() <= 0.5 / 127.5 + 1e-6
@@ -19,7 +19,7 @@ def test_what_is_saved_is_read_back_to_the_nearest_level(tmp_path):
     assert (load_image(tmp_path / "c.png") == 1).all()
 
 
-def test_pictures_stand_as_their_exif_says(tmp_path):
+def test_the_exif_orientation_is_applied(tmp_path):
     pixels = np.zeros((4, 6, 3), dtype=np.uint8)
     pixels[0] = 255
     exif = Image.Exif()
@@ -27,7 +27,8 @@ def test_pictures_stand_as_their_exif_says(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
     turned = load_image(tmp_path / "turned.png")
     assert turned.shape == (1, 3, 6, 4)
-    assert (turned[..., -1] == 1).all() and (turned[..., :-1] == -1).all()
+    assert (turned[..., -1] == 1).all()
+    assert (turned[..., :-1] == -1).all()
 
 
 def test_deep_grey_keeps_its_depth_and_colours_are_equal(tmp_path):

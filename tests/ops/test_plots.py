@@ -1,4 +1,4 @@
-"""What the drawn pictures hold: every pixel of a tile where the layout says, text and curves where there is data."""
+"""The drawn pictures: every pixel of every tile, labels, and curves."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def eight_bit(image: torch.Tensor, scale: int) -> np.ndarray:
 
 
 def contains(sheet: np.ndarray, tile: np.ndarray) -> list[tuple[int, int]]:
-    """Top left corners at which ``tile`` stands in ``sheet``, pixel for pixel."""
+    """Top left corners of ``tile`` in ``sheet``, pixel for pixel."""
     height, width = tile.shape[:2]
     candidates = np.argwhere((sheet[: 1 - height, : 1 - width] == tile[0, 0]).all(axis=-1))
     return [(r, c) for r, c in candidates.tolist() if np.array_equal(sheet[r : r + height, c : c + width], tile)]
@@ -36,10 +36,12 @@ def history(length: int) -> list[dict[str, float]]:
     ]
 
 
-def test_every_picture_stands_crisp_in_its_row_and_column():
+def test_every_picture_is_in_its_row_and_column_pixel_for_pixel():
     tiles = [picture(seed) for seed in range(5)]
     sheet = plots.contact_sheet([(f"sample {i}", tile) for i, tile in enumerate(tiles)], columns=2, scale=4)
-    assert sheet.dtype == np.uint8 and sheet.ndim == 3 and sheet.shape[2] == 3
+    assert sheet.dtype == np.uint8
+    assert sheet.ndim == 3
+    assert sheet.shape[2] == 3
     places = [contains(sheet, eight_bit(tile, 4)) for tile in tiles]
     assert all(len(place) == 1 for place in places)
     rows, columns = zip(*(place[0] for place in places), strict=True)
@@ -67,8 +69,10 @@ def test_labels_and_title_leave_ink_above_their_picture():
     )
     assert bare.shape == labelled.shape
     ((top, _),) = contains(labelled, eight_bit(picture(0), 8))
-    assert (bare[:top] == 255).all() and (labelled[:top] < 128).any()
-    assert titled.shape[0] > labelled.shape[0] and (titled[: titled.shape[0] - labelled.shape[0] + 10] < 128).any()
+    assert (bare[:top] == 255).all()
+    assert (labelled[:top] < 128).any()
+    assert titled.shape[0] > labelled.shape[0]
+    assert (titled[: titled.shape[0] - labelled.shape[0] + 10] < 128).any()
 
 
 def test_a_label_is_text_and_no_formula():
@@ -82,21 +86,24 @@ def test_a_sheet_of_nothing_or_of_several_sizes_is_refused(items):
         plots.contact_sheet(items, columns=2)
 
 
-def test_show_hole_keeps_what_is_observed_and_never_reads_what_is_hidden():
+def test_show_hole_keeps_observed_pixels_and_never_reads_hidden_ones():
     mask = masks.half_plane(32, 32)
     observed = torch.where(mask == 1, picture(0, 32, 32)[None], torch.nan)
     shown = plots.show_hole(observed, mask)
     seen = (mask == 1).expand_as(shown)
     assert torch.equal(shown[seen], observed[seen])
-    assert shown[~seen].unique().numel() == 2 and shown[~seen].min() > 0.5
+    assert shown[~seen].unique().numel() == 2
+    assert shown[~seen].min() > 0.5
 
 
 @pytest.mark.parametrize("length", [1, 2, 50])
 def test_curves_have_a_panel_for_every_term_recorded(length):
     four = plots.fit_curves(history(length))
     two = plots.fit_curves([{name: r[name] for name in ("loss", "likelihood", "transitions")} for r in history(length)])
-    assert four.dtype == np.uint8 and four.shape[2] == 3
-    assert four.shape[0] == 2 * two.shape[0] and four.shape[1] == two.shape[1]
+    assert four.dtype == np.uint8
+    assert four.shape[2] == 3
+    assert four.shape[0] == 2 * two.shape[0]
+    assert four.shape[1] == two.shape[1]
     coloured = (four.max(axis=2).astype(int) - four.min(axis=2)) > 60
     height, width = coloured.shape
     for rows in (slice(None, height // 2), slice(height // 2, None)):
@@ -108,7 +115,7 @@ def test_a_start_far_off_does_not_flatten_the_curve():
     def drawn_height(first: float) -> int:
         pixels = plots.fit_curves([{"bound": first}] * 2 + [{"bound": float(i)} for i in range(48)]).astype(int)
         coloured = (pixels.max(axis=2) - pixels.min(axis=2)) > 60
-        # Below the heading, of which the last value is coloured too.
+        # Below the heading: its last value is coloured too.
         return int(np.ptp(np.argwhere(coloured[60:])[:, 0]))
 
     assert drawn_height(-1e6) > 0.7 * drawn_height(0.0)

@@ -86,7 +86,8 @@ def test_a_sample_is_the_end_of_a_walk_without_a_graph():
     q.means.requires_grad_()
     *_, last = q.walk(prior, NoiseStreams(1, range(4)))
     sample = q.sample(prior, NoiseStreams(1, range(4)))
-    assert last.z.requires_grad and not sample.requires_grad
+    assert last.z.requires_grad
+    assert not sample.requires_grad
     assert torch.equal(sample, last.z)
 
 
@@ -101,7 +102,8 @@ def test_what_is_loaded_is_what_was_saved(tmp_path, dtype, shape):
     again = HierarchicalPosterior.load(tmp_path / "q.safetensors")
     for name in ("means", "log_stds", "gates"):
         before, after = getattr(q, name), getattr(again, name)
-        assert after.dtype == dtype and torch.equal(before, after)
+        assert after.dtype == dtype
+        assert torch.equal(before, after)
     for name in ("times", "eta", "metadata", "history", "evaluations"):
         assert getattr(again, name) == getattr(q, name)
     again.check(gaussian(shape=shape))
@@ -110,8 +112,10 @@ def test_what_is_loaded_is_what_was_saved(tmp_path, dtype, shape):
 def test_the_file_says_what_it_is_without_being_loaded(tmp_path):
     with safe_open(str(saved(tmp_path)), "pt") as file:
         header = file.metadata()
-    assert json.loads(header["times"]) == list(TIMES) and json.loads(header["latent_shape"]) == list(SHAPE)
-    assert header["schedule"] == VP.description and header["prior"] == gaussian().identity
+    assert json.loads(header["times"]) == list(TIMES)
+    assert json.loads(header["latent_shape"]) == list(SHAPE)
+    assert header["schedule"] == VP.description
+    assert header["prior"] == gaussian().identity
 
 
 @pytest.mark.parametrize(

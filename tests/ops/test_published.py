@@ -142,9 +142,9 @@ def test_v1_start_by_hand():
     assert (start.gates == 5).all()
     starts = torch.stack([made.start((0.55, 0.4), seed, None).means for seed in range(500)])
     spread, centre = starts.std((0, 2, 3, 4)), half_seen(prior).y[0]
-    expected = [math.hypot(1, 0.8), math.hypot(level.alpha, level.sigma)]
-    assert spread.tolist() == pytest.approx([math.hypot(s, a * centre.std().item()) for s, a in
-                                             zip(expected, (1, level.alpha), strict=True)], rel=0.02)  # fmt: skip
+    own_std, picture_std = [math.hypot(1, 0.8), math.hypot(level.alpha, level.sigma)], centre.std().item()
+    expected = [math.hypot(std, alpha * picture_std) for std, alpha in zip(own_std, (1, level.alpha), strict=True)]
+    assert spread.tolist() == pytest.approx(expected, rel=0.02)
     torch.testing.assert_close(starts.mean(0)[0], centre, atol=0.25, rtol=0)
     torch.testing.assert_close(starts.mean(0)[1], level.alpha * centre, atol=0.25, rtol=0)
 
@@ -279,7 +279,8 @@ def test_v1_adds_no_noise_below_the_last_keypoint():
 def test_same_seed_same_fit_and_sample_k_alone(preset, tmp_path):
     prior, observation, fitted = fit(preset, iterations=3)
     _, _, again = fit(preset, iterations=3)
-    assert torch.equal(fitted.means, again.means) and torch.equal(fitted.log_stds, again.log_stds)
+    assert torch.equal(fitted.means, again.means)
+    assert torch.equal(fitted.log_stds, again.log_stds)
     config = RefineConfig(chain=preset, steps=4)
     batch = sample_posterior(prior, observation, fitted, 3, config, generator=seeded())
     alone = sample_posterior(prior, observation, again, 1, config, generator=seeded(), first=2)

@@ -82,7 +82,8 @@ def test_images_are_the_decoded_latents():
     plain = gaussian()
     result = sample(Doubled(plain.weights, plain.means, plain.covariances, VP), 2)
     assert torch.equal(result.images, 2 * result.latents)
-    assert not result.images.requires_grad and not result.latents.requires_grad
+    assert not result.images.requires_grad
+    assert not result.latents.requires_grad
 
 
 def test_without_noise_the_chain_is_a_function_of_its_start():

@@ -192,12 +192,15 @@ def test_correction_and_noise_add_up_to_the_level(spectral, noise_std):
         scale = scalings(level, std, std, 0.85, spectral)
         variance = (level.alpha * scale.correction * std) ** 2 + scale.fresh**2 + scale.kept**2
         torch.testing.assert_close(variance, torch.full((2,), level.sigma**2, dtype=DOUBLE))
-        assert scale.correction[1] == 1 and (noise_std == 0) <= (scale.correction[0] == 1)
+        assert scale.correction[1] == 1
+        assert (noise_std == 0) <= (scale.correction[0] == 1)
 
 
 def test_the_last_step_of_ddnm_plus_trusts_the_prediction():
     scale = scalings(Level(1.0, 0.0), *torch.tensor([[0.1, 0.0]] * 2, dtype=DOUBLE), 0.85, True)
-    assert scale.correction.tolist() == [0, 1] and not scale.fresh.any() and not scale.kept.any()
+    assert scale.correction.tolist() == [0, 1]
+    assert not scale.fresh.any()
+    assert not scale.kept.any()
 
 
 def test_noise_is_counted_in_units_of_latents():

@@ -28,7 +28,8 @@ def test_an_optimisation_stops_at_the_noise_for_each_row():
     found = consistent(OBSERVATION, lambda x: x, start, 0.05, 200)
     error = OBSERVATION.residual(found).square().flatten(1).sum(1) / 5
     assert torch.equal(found[0], start[0])
-    assert (error[1:] <= 0.09).all() and (error[1:] > 0.05).all()
+    assert (error[1:] <= 0.09).all()
+    assert (error[1:] > 0.05).all()
     assert torch.equal(found[:, :, MASK == 0], start[:, :, MASK == 0])
     for row, whole in zip(start, found, strict=True):
         torch.testing.assert_close(consistent(OBSERVATION, lambda x: x, row[None], 0.05, 200)[0], whole)

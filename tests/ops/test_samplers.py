@@ -58,14 +58,11 @@ def prior_of(schedule=VP) -> GaussianMixturePrior:
     return gaussian(schedule, SHAPE)
 
 
-def sample(
-    name: str, prior, count: int, seed: int = 0, observation=None, first: int = 0, noise=None, callback=None, **changes
-):
+def sample(name: str, prior, count: int, seed: int = 0, observation=None, options=None, **changes):
+    """Samples of a sampler: ``options`` go to the call, ``changes`` to the configuration."""
     sampler, config = ALL[name]
-    return sampler(
-        prior, observation or observe(), count, replace(config, **changes), generator=seeded(seed), first=first,
-        noise=noise, callback=callback,
-    )  # fmt: skip
+    config = replace(config, **changes)
+    return sampler(prior, observation or observe(), count, config, generator=seeded(seed), **(options or {}))
 
 
 @both_schedules
@@ -89,12 +86,13 @@ def test_kalman_samples_a_gaussian_posterior_exactly(schedule, kind):
 def test_batches_change_nothing_but_memory(name, schedule):
     prior = prior_of(schedule)
     whole = sample(name, prior, 5, batch_size=5)
-    assert whole.latents.shape == whole.images.shape == (5, *SHAPE) and whole.latents.isfinite().all()
+    assert whole.latents.shape == whole.images.shape == (5, *SHAPE)
+    assert whole.latents.isfinite().all()
     parts = sample(name, prior, 5, batch_size=2)
     torch.testing.assert_close(parts.latents, whole.latents)
     # Methods that encode the observation do so once a batch.
     assert replace(parts.evaluations, encoder_forward=0) == replace(whole.evaluations, encoder_forward=0)
-    alone = torch.cat([sample(name, prior, 1, first=k).latents for k in range(5)])
+    alone = torch.cat([sample(name, prior, 1, options={"first": k}).latents for k in range(5)])
     torch.testing.assert_close(alone, whole.latents)
 
 
@@ -109,12 +107,12 @@ def test_a_seed_repeats_and_another_does_not(name):
 @every_sampler
 def test_chains_begin_from_the_noise_that_is_given(name):
     prior, noise = prior_of(), draw(3, *SHAPE, seed=9)
-    whole = sample(name, prior, 3, noise=noise, batch_size=2).latents
-    alone = sample(name, prior, 1, first=2, noise=noise[2:]).latents
+    whole = sample(name, prior, 3, options={"noise": noise}, batch_size=2).latents
+    alone = sample(name, prior, 1, options={"first": 2, "noise": noise[2:]}).latents
     torch.testing.assert_close(alone, whole[2:])
     assert (whole - sample(name, prior, 3).latents).flatten(1).norm(dim=1).min() > 0.01
     with pytest.raises(InputError, match="noise has shape"):
-        sample(name, prior, 2, noise=noise)
+        sample(name, prior, 2, options={"noise": noise})
 
 
 @every_sampler
@@ -144,7 +142,7 @@ def test_robust_noise_is_used_or_refused(name):
 @every_sampler
 def test_progress_runs_over_all_batches(name):
     seen = []
-    sample(name, prior_of(), 3, batch_size=2, steps=4, callback=seen.append)
+    sample(name, prior_of(), 3, options={"callback": seen.append}, batch_size=2, steps=4)
     assert [(p.step, p.total) for p in seen] == [(i + 1, 8) for i in range(8)]
 
 

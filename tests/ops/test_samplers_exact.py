@@ -57,41 +57,61 @@ RIGHT, ALMOST, COLLAPSED = (0.0, 0.2), (0.8, 1.2), (0.0, 0.5)
 # Method, whether latents are correlated, and where each figure lies.
 CLAIMS = {
     "kalman is right": (
-        "kalman", True, {"bias seen": RIGHT, "bias hole": RIGHT, "spread seen": ALMOST, "spread hole": ALMOST},
+        "kalman",
+        True,
+        {"bias seen": RIGHT, "bias hole": RIGHT, "spread seen": ALMOST, "spread hole": ALMOST},
     ),
     "pigdm is right for independent latents": (
-        "pigdm", False, {"bias seen": RIGHT, "bias hole": RIGHT, "spread seen": ALMOST, "spread hole": ALMOST},
+        "pigdm",
+        False,
+        {"bias seen": RIGHT, "bias hole": RIGHT, "spread seen": ALMOST, "spread hole": ALMOST},
     ),
     "pigdm is biased for correlated ones": ("pigdm", True, {"bias seen": (0.2, 0.4), "bias hole": (0.15, 0.4)}),
     "dps with short steps stays with the prior": ("dps", False, {"bias seen": (1.2, 3.0), "spread seen": (1.6, 3.0)}),
     "dps with longer ones comes nearer": (
-        "dps, longer steps", False, {"bias seen": (0.1, 0.9), "spread seen": (0.8, 1.5)},
+        "dps, longer steps",
+        False,
+        {"bias seen": (0.1, 0.9), "spread seen": (0.8, 1.5)},
     ),
     "psld with short steps stays with the prior": ("psld", False, {"bias seen": (0.8, 2.0), "spread seen": (1.4, 2.5)}),
     "psld with longer ones collapses on y": (
-        "psld, longer steps", False, {"bias seen": (0.2, 0.6), "spread seen": COLLAPSED, "bias hole": RIGHT},
+        "psld, longer steps",
+        False,
+        {"bias seen": (0.2, 0.6), "spread seen": COLLAPSED, "bias hole": RIGHT},
     ),
     "resample keeps a spread, about a wrong mean": (
-        "resample", True, {"bias hole": (0.3, 1.0), "spread seen": ALMOST, "spread hole": ALMOST},
+        "resample",
+        True,
+        {"bias hole": (0.3, 1.0), "spread seen": ALMOST, "spread hole": ALMOST},
     ),
     "red_diff collapses": (
-        "red_diff", False, {"bias seen": (0.2, 0.6), "spread seen": (0.0, 0.3), "spread hole": COLLAPSED},
+        "red_diff",
+        False,
+        {"bias seen": (0.2, 0.6), "spread seen": (0.0, 0.3), "spread hole": COLLAPSED},
     ),
     "red_diff_v has the mean, for independent latents": (
-        "red_diff_v", False, {"bias seen": RIGHT, "bias hole": RIGHT, "spread hole": ALMOST},
+        "red_diff_v",
+        False,
+        {"bias seen": RIGHT, "bias hole": RIGHT, "spread hole": ALMOST},
     ),
     "red_diff_v is too sure of what it sees": ("red_diff_v", False, {"spread seen": (0.1, 0.6)}),
     "blended takes y as exact and its hole knows little of it": (
-        "blended", True, {"bias seen": (0.2, 0.6), "spread seen": (0.0, 0.01), "bias hole": (0.4, 0.8)},
+        "blended",
+        True,
+        {"bias seen": (0.2, 0.6), "spread seen": (0.0, 0.01), "bias hole": (0.4, 0.8)},
     ),
     "repaint does so too, its hole knows more": (
-        "repaint", True, {"bias seen": (0.2, 0.6), "spread seen": (0.0, 0.01), "bias hole": (0.1, 0.4)},
+        "repaint",
+        True,
+        {"bias seen": (0.2, 0.6), "spread seen": (0.0, 0.01), "bias hole": (0.1, 0.4)},
     ),
     "ddnm is too sure of what it sees": ("ddnm", True, {"bias seen": (0.0, 0.3), "spread seen": (0.4, 0.8)}),
     "copaint takes y as exact": (
-        "copaint", True, {"bias seen": (0.2, 0.6), "spread seen": (0.0, 0.2), "bias hole": RIGHT},
+        "copaint",
+        True,
+        {"bias seen": (0.2, 0.6), "spread seen": (0.0, 0.2), "bias hole": RIGHT},
     ),
-}  # fmt: skip
+}
 
 
 def problem(correlated: bool) -> tuple[GaussianMixturePrior, Observation]:
@@ -140,12 +160,14 @@ def test_schedules_agree_at_the_same_noise_levels(name):
     observation = problem(True)[1]
     vp, flow = (
         method(
-            gaussian(schedule, SHAPE), observation, 2,
+            gaussian(schedule, SHAPE),
+            observation,
+            2,
             replace(config, times=tuple(schedule.time_at_log_snr(v) for v in values)),
             generator=torch.Generator().manual_seed(0),
         ).latents
         for schedule in (VP, FLOW)
-    )  # fmt: skip
+    )
     torch.testing.assert_close(vp, flow, rtol=1e-5, atol=1e-5)
 
 
@@ -169,11 +191,14 @@ def test_units_of_latents_do_not_matter(name):
     values = torch.linspace(-7.0, 4.0, 8, dtype=DOUBLE).tolist()
     images = [
         method(
-            prior, observation, 2, replace(config, times=tuple(VP.time_at_log_snr(v - shift) for v in values)),
+            prior,
+            observation,
+            2,
+            replace(config, times=tuple(VP.time_at_log_snr(v - shift) for v in values)),
             generator=torch.Generator().manual_seed(0),
         ).images
         for prior, shift in ((plain, 0.0), (other, math.log(4.0)))
-    ]  # fmt: skip
+    ]
     torch.testing.assert_close(*images, rtol=1e-5, atol=1e-5)
 
 

@@ -132,7 +132,8 @@ def half_hidden(count: int, **sun: float) -> tuple[np.ndarray, np.ndarray]:
 def test_completions_agree_where_seen_and_differ_where_hidden():
     u, visible = half_hidden(4, sun_side=0.8)
     drawn = scenes.sample_agreeing(u, visible, chains=6, seed=0, steps=60, tolerance=0.02)
-    assert drawn.shape == (4, 6, scenes.DIMENSION) and ((drawn >= 0) & (drawn < 1)).all()
+    assert drawn.shape == (4, 6, scenes.DIMENSION)
+    assert ((drawn >= 0) & (drawn < 1)).all()
     truth, completions = scenes.render(u), scenes.render(drawn.reshape(24, -1)).reshape(4, 6, 3, 64, 64)
     gap = np.abs(completions - truth[:, None])
     assert gap[..., visible].max() <= 0.02
@@ -161,5 +162,6 @@ def test_a_seen_sun_leaves_no_freedom_to_it():
     images = scenes.render(drawn)
     truth = scenes.attributes(np.repeat(u, 4, axis=0))
     sun = scene_checker.find_sun(images)
-    assert (sun.side == "left").all() and (scene_checker.count_suns(images) == (1, 0)).all()
+    assert (sun.side == "left").all()
+    assert (scene_checker.count_suns(images) == (1, 0)).all()
     assert np.abs(scenes.attributes(drawn)["sun_offset"] - truth["sun_offset"]).max() < 0.2

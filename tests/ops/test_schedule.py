@@ -33,7 +33,9 @@ def conditional(mean: torch.Tensor, covariance: torch.Tensor, observed: torch.Te
 @every_schedule
 def test_signal_falls_and_noise_rises(schedule):
     alpha, sigma, log_snr = schedule.alpha(GRID), schedule.sigma(GRID), schedule.log_snr(GRID)
-    assert (alpha.diff() < 0).all() and (sigma.diff() > 0).all() and (log_snr.diff() < 0).all()
+    assert (alpha.diff() < 0).all()
+    assert (sigma.diff() > 0).all()
+    assert (log_snr.diff() < 0).all()
 
 
 def test_variance_is_preserved_and_flow_is_a_straight_line():
@@ -92,7 +94,8 @@ def test_tensors_and_floats_agree(schedule, dtype):
     t = torch.linspace(0.05, 0.95, 7, dtype=dtype).view(7, 1)
     for function in (schedule.alpha, schedule.sigma, schedule.log_snr):
         from_tensor = function(t)
-        assert from_tensor.shape == t.shape and from_tensor.dtype == dtype
+        assert from_tensor.shape == t.shape
+        assert from_tensor.dtype == dtype
         torch.testing.assert_close(from_tensor, torch.tensor([[function(v.item())] for v in t], dtype=dtype))
     assert schedule.level(0.3) == (schedule.alpha(0.3), schedule.sigma(0.3))
 

@@ -50,13 +50,16 @@ def mixture(prior, count: int = 3) -> HierarchicalPosterior:
 def test_parts_and_their_mixture_are_one_another():
     prior = gaussian()
     q = mixture(prior)
-    assert q.components == 3 and q.latent_shape == prior.latent_shape
+    assert q.components == 3
+    assert q.latent_shape == prior.latent_shape
     for part, single in zip(q.parts(), [unfitted(prior, TIMES)] * 3, strict=True):
-        assert part.components == 1 and part.latent_shape == prior.latent_shape
+        assert part.components == 1
+        assert part.latent_shape == prior.latent_shape
         assert torch.equal(part.log_stds, single.log_stds)
     assert torch.equal(HierarchicalPosterior.joined(q.parts()).means, q.means)
     alone = unfitted(prior, TIMES)
-    assert HierarchicalPosterior.joined([alone]) is alone and alone.parts() == [alone]
+    assert HierarchicalPosterior.joined([alone]) is alone
+    assert alone.parts() == [alone]
 
 
 @both_schedules
@@ -66,7 +69,8 @@ def test_every_row_walks_down_its_own_component(schedule):
     q, counted = mixture(prior), CountedPrior(prior)
     walk = list(q.walk(counted, NoiseStreams(0, range(6))))
     dealt = NoiseStreams(0, range(6)).dealt(3).tolist()
-    assert sorted(dealt[:3]) == [0, 1, 2] and dealt[:3] == dealt[3:]
+    assert sorted(dealt[:3]) == [0, 1, 2]
+    assert dealt[:3] == dealt[3:]
     for row, component in enumerate(dealt):
         alone = list(q.parts()[component].walk(counted, NoiseStreams(0, [row])))
         for mixed, single in zip(walk, alone, strict=True):
@@ -86,7 +90,9 @@ def test_files_keep_the_components(tmp_path):
     q = mixture(gaussian())
     q.save(tmp_path / "q.safetensors")
     again = HierarchicalPosterior.load(tmp_path / "q.safetensors")
-    assert again.components == 3 and torch.equal(again.means, q.means) and again.latent_shape == q.latent_shape
+    assert again.components == 3
+    assert torch.equal(again.means, q.means)
+    assert again.latent_shape == q.latent_shape
 
 
 @pytest.mark.parametrize("components", ["0", "-1", "2", "many"])
@@ -114,7 +120,8 @@ def test_a_component_is_its_draw_with_noise(schedule):
         mean, deviation = walk[1].z.mean(0), walk[1].z.std(0)
         assert ((mean - bottom.alpha * clean).abs() < 0.05 * bottom.sigma).all()
         # What the gate leaves to the prior's own step adds a little to the noise.
-        assert (deviation / bottom.sigma > 0.9).all() and (deviation / bottom.sigma < 1.5).all()
+        assert (deviation / bottom.sigma > 0.9).all()
+        assert (deviation / bottom.sigma < 1.5).all()
 
 
 @pytest.mark.parametrize("measurements", [1, 2])
@@ -139,7 +146,8 @@ def test_as_the_proposal_of_particles_they_have_weighed_the_observation_already(
     q = fit_posterior(prior, partly_seen(), SHORT, generator=seeded())
     config = RefineConfig(steps=6, particles=4)
     populations = sample_posterior(prior, partly_seen(), q, 4, config, generator=seeded()).populations
-    assert populations.effective.item() > 0.95 and populations.log_evidence.isnan().all()
+    assert populations.effective.item() > 0.95
+    assert populations.log_evidence.isnan().all()
     assert "ln p(y)" not in str(populations)
 
 
@@ -149,7 +157,8 @@ def test_many_measurements_do_not_weigh_draws_and_the_posterior_says_so():
     mask = torch.ones(1, 1, size, dtype=torch.float64)
     observation = Observation(draw(1, 1, size, seed=4), operators.Inpainting(mask), 0.3)
     q = fit_posterior(prior, observation, SHORT, generator=seeded())
-    assert q.components == 6 and "too many measurements" in q.metadata["start"]
+    assert q.components == 6
+    assert "too many measurements" in q.metadata["start"]
     few = fit_posterior(gaussian(), partly_seen(), SHORT, generator=seeded())
     assert "1 x 6 particles" in few.metadata["start"]
     robust = Observation(partly_seen().y, partly_seen().operator, 0.3, StudentT(4.0))
@@ -161,7 +170,8 @@ def test_every_component_is_fitted_and_history_is_their_mean():
     seen = []
     q = fit_posterior(prior, partly_seen(), config, generator=seeded(), callback=seen.append)
     unfit = fit_posterior(prior, partly_seen(), replace(config, iterations=0), generator=seeded())
-    assert len(q.history) == 3 and q.history[0].keys() == {"loss", "likelihood", "transitions", "top"}
+    assert len(q.history) == 3
+    assert q.history[0].keys() == {"loss", "likelihood", "transitions", "top"}
     assert [(p.step, p.total) for p in seen if p.stage == "fit"] == [(i + 1, 6) for i in range(6)]
     moved = (q.means - unfit.means).abs().flatten(2).amax(2)
     assert (moved > 0).all()
@@ -180,4 +190,5 @@ def test_a_few_pixels_of_a_picture_weigh_draws_of_a_network():
     picture = load_image(EMBEDDED_PRIOR.with_name("demo_scene.png"))
     observation = Observation(mask * picture, operators.Inpainting(mask), 0.05)
     q = fit_posterior(load_embedded_prior(), observation, replace(SHORT, components=2), generator=seeded())
-    assert q.means.isfinite().all() and "1 x 2 particles" in q.metadata["start"]
+    assert q.means.isfinite().all()
+    assert "1 x 2 particles" in q.metadata["start"]

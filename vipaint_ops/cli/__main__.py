@@ -1,4 +1,4 @@
-"""``python -m vipaint_ops.cli`` is ``vipaint``."""
+"""Runs ``vipaint`` as ``python -m vipaint_ops.cli``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What the subcommands of ``vipaint`` do: check everything, load the model, fit, sample, and write at the end."""
+"""The subcommands of ``vipaint``: check the input, load the model, fit, sample, write the results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEMO_SCENE = Path(__file__).parents[1] / "assets" / "demo_scene.png"
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Fit and sample the packaged scene, whose truth is known."""
+    """Fit and sample a scene of the package, and compare with the truth."""
     options.image = options.truth = DEMO_SCENE
     if options.mask in masks.NAMES:
         generator = torch.Generator().manual_seed(options.seed)
@@ -36,7 +36,7 @@ def demo(options: argparse.Namespace) -> None:
     elif Path(options.mask).is_file():
         mask = load_mask(options.mask)
     else:
-        raise InputError(f"--mask {options.mask!r} is no file and none of {', '.join(masks.NAMES)}")
+        raise InputError(f"--mask {options.mask!r} is neither a file nor one of {', '.join(masks.NAMES)}")
     _fit_and_sample(options, mask)
 
 
@@ -49,7 +49,7 @@ def fit(options: argparse.Namespace) -> None:
     """Fit and save the posterior."""
     path = Path(options.posterior)
     if path.is_dir() or (path.exists() and not options.overwrite):
-        raise InputError(f"--posterior {str(path)!r} exists already: give another name, or --overwrite")
+        raise InputError(f"--posterior {str(path)!r} exists already: give another name or --overwrite")
     check_writable(path.parent)
     config, device = _fit_config(options), _device(options.device)
     task = _task(options, load_mask(options.mask, options.invert_mask))
@@ -76,8 +76,11 @@ def sample(options: argparse.Namespace) -> None:
 Config = TypeVar("Config", FitConfig, RefineConfig)
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "demo": demo, "inpaint": inpaint, "fit": fit, "sample": sample,
-}  # fmt: skip
+    "demo": demo,
+    "inpaint": inpaint,
+    "fit": fit,
+    "sample": sample,
+}
 
 
 def _fit_and_sample(options: argparse.Namespace, mask: Tensor) -> None:
@@ -92,7 +95,7 @@ def _fit_and_sample(options: argparse.Namespace, mask: Tensor) -> None:
 
 
 def _task(options: argparse.Namespace, mask: Tensor) -> Task:
-    """Read and check every picture, before any network is loaded."""
+    """Read and check all pictures, before a network is loaded."""
     picture = load_image(options.image)
     size = "x".join(str(side) for side in picture.shape[2:])
     mask = masks.fit_mask(mask, *picture.shape[2:])
@@ -102,12 +105,13 @@ def _task(options: argparse.Namespace, mask: Tensor) -> Task:
     if not _uses_embedded(options):
         return Task(picture, mask, truth)
     if options.prompt or options.negative_prompt or options.cfg != 1:
-        raise InputError("the embedded model takes no text: leave out the prompts and --cfg, or give --prior")
+        raise InputError("the embedded model takes no text: leave out the prompts and --cfg, or use --prior")
     if picture.shape[2:] != (EMBEDDED_SIZE, EMBEDDED_SIZE):
         warnings.warn(
             f"the embedded model paints {EMBEDDED_SIZE}x{EMBEDDED_SIZE} pixels: the central square of the {size} "
-            "picture is resized to that (--prior takes other models)", stacklevel=1,
-        )  # fmt: skip
+            "picture is resized to that size (--prior takes other models)",
+            stacklevel=1,
+        )
         mask = masks.fit_mask(centre_square(mask, EMBEDDED_SIZE) == 1, EMBEDDED_SIZE, EMBEDDED_SIZE)
         picture = centre_square(picture, EMBEDDED_SIZE)
         truth = None if truth is None else centre_square(truth, EMBEDDED_SIZE)
@@ -143,10 +147,7 @@ def _record(config: RefineConfig) -> dict[str, Any]:
 
 
 def _preset(kind: type[Config], options: argparse.Namespace) -> Config:
-    make: Callable[[], Config] = (
-        kind if options.preset == "default" else getattr(kind, options.preset.replace("-", "_"))
-    )
-    return make()
+    return kind() if options.preset == "default" else getattr(kind, options.preset.replace("-", "_"))()
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -168,20 +169,25 @@ def _prior(options: argparse.Namespace, device: torch.device) -> DiffusersPrior:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     return from_pipeline(
-        options.prior, options.prompt, options.negative_prompt, options.cfg,
-        device=device, dtype=dtype, config=options.prior_config,
-    )  # fmt: skip
+        options.prior,
+        options.prompt,
+        options.negative_prompt,
+        options.cfg,
+        device=device,
+        dtype=dtype,
+        config=options.prior_config,
+    )
 
 
 def _fitted_noise(posterior: HierarchicalPosterior) -> float:
     try:
         return float(posterior.metadata["noise_std"])
     except (KeyError, ValueError) as error:
-        raise InputError("the posterior does not say which noise level it was fitted for: give --noise-std") from error
+        raise InputError("the posterior has no readable noise level in its metadata: give --noise-std") from error
 
 
 def _generator(seed: int, stage: int) -> torch.Generator:
-    """Fit and sampling have a stream each, so that ``fit`` and then ``sample`` give what ``inpaint`` gives."""
+    """Fit and sampling have one stream each, so that ``fit`` and then ``sample`` give the samples of ``inpaint``."""
     return torch.Generator().manual_seed(2 * seed + stage)
 
 
@@ -195,9 +201,13 @@ def _fit(
 
 
 def _sample(
-    task: Task, prior: DiffusersPrior, observation: Observation, posterior: HierarchicalPosterior,
-    config: RefineConfig, options: argparse.Namespace,
-) -> SampleResult:  # fmt: skip
+    task: Task,
+    prior: DiffusersPrior,
+    observation: Observation,
+    posterior: HierarchicalPosterior,
+    config: RefineConfig,
+    options: argparse.Namespace,
+) -> SampleResult:
     generator = _generator(options.seed, 1)
     with task.stage("sample") as callback:
         result = sample_posterior(

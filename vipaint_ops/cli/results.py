@@ -1,4 +1,4 @@
-"""What ``vipaint`` writes: pictures, plots, the posterior and the metrics, all at the end or not at all."""
+"""The output files of ``vipaint``: pictures, plots, posterior and metrics. All are written at the end, or none."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ from ..vipaint import HierarchicalPosterior
 from .task import Task
 
 EXPECTED = 4
-"""Draws shown of every keypoint."""
+"""Number of draws per keypoint in keypoints.png."""
 
 OUTPUTS = ("sample_*.png", "sheet.png", "fit.png", "keypoints.png", "posterior.safetensors", "metrics.json")
 
 
 def check_folder(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that cannot be written to, or that holds results already.
+    """Check the folder for the results.
 
     Raises:
-        InputError: as said.
+        InputError: the folder is not writable, or has results of an earlier run and ``overwrite`` is off.
     """
     check_writable(out)
     found = sorted(path.name for pattern in OUTPUTS for path in out.glob(pattern))
     if found and not overwrite:
-        raise InputError(f"--out {str(out)!r} holds results already ({found[0]}): give another folder, or --overwrite")
+        raise InputError(f"--out {str(out)!r} has results already ({found[0]}): give another folder or --overwrite")
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that neither can be written to nor made.
+    """Check that a folder is writable, or can be made.
 
     Raises:
-        InputError: as said.
+        InputError: it is not writable, or is a file.
     """
     existing = _existing(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"cannot write to {str(folder)!r}: {str(existing)!r} is not a folder that you may write to")
+        raise InputError(f"cannot write to {str(folder)!r}: {str(existing)!r} is not a folder with write permission")
 
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """A temporary folder whose files move into ``folder`` when all are written; an error leaves nothing behind."""
+    """A temporary folder. Its files move to ``folder`` at the end; after an error they are deleted."""
     with tempfile.TemporaryDirectory(prefix=".vipaint-", dir=_existing(folder)) as staged:
         yield Path(staged)
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,10 +69,19 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def write_results(
-    options: argparse.Namespace, task: Task, prior: DiffusersPrior, observation: Observation,
-    posterior: HierarchicalPosterior, result: SampleResult, configs: dict[str, Any],
-) -> None:  # fmt: skip
-    """Write what a run made of ``task`` into ``options.out``, and remove what an earlier one left there."""
+    options: argparse.Namespace,
+    task: Task,
+    prior: DiffusersPrior,
+    observation: Observation,
+    posterior: HierarchicalPosterior,
+    result: SampleResult,
+    configs: dict[str, Any],
+) -> None:
+    """Write the results of a run to ``options.out``, and remove those of an earlier run.
+
+    Args:
+        configs: settings of the stages, by stage.
+    """
     out, size = Path(options.out), task.picture.shape[2:]
     decoded = crop_to(result.images.float().cpu(), *size)
     images = decoded.clamp(-1, 1)
@@ -81,9 +90,14 @@ def write_results(
     report = {
         "metrics": _metrics(task, decoded, images, observation.noise_std),
         "evaluations": {"fit": vars(posterior.evaluations), "sample": vars(result.evaluations)},
-        "seconds": task.seconds, "seed": options.seed, "noise_std": observation.noise_std, "keypoints": posterior.times,
-        "config": configs, "prior": prior.identity, "versions": _versions(),
-    }  # fmt: skip
+        "seconds": task.seconds,
+        "seed": options.seed,
+        "noise_std": observation.noise_std,
+        "keypoints": posterior.times,
+        "config": configs,
+        "prior": prior.identity,
+        "versions": _versions(),
+    }
     if result.populations is not None:
         report["particles"] = str(result.populations)
     with staging(out) as folder:
@@ -95,7 +109,7 @@ def write_results(
         written = {path.name for path in folder.iterdir()}
     for path in [path for pattern in OUTPUTS for path in out.glob(pattern) if path.name not in written]:
         path.unlink()
-    print(f"wrote {len(images)} samples to {out}; start with {out / 'sheet.png'}")
+    print(f"wrote {len(images)} samples to {out}; see {out / 'sheet.png'}")
 
 
 def _save_plots(
@@ -121,7 +135,7 @@ def _save_plots(
 
 
 def _metrics(task: Task, decoded: Tensor, images: Tensor, noise_std: float) -> dict[str, Any]:
-    """Of the pictures as decoded: agreement with what is known; of those written: spread, and distance to the truth."""
+    """Consistency and observed PSNR of the decoded pictures; diversity and PSNR to the truth of the written ones."""
     observation = Observation(task.mask * task.picture, Inpainting(task.mask), noise_std)
     values = {
         "consistency": metrics.consistency(decoded, observation),
@@ -135,7 +149,7 @@ def _metrics(task: Task, decoded: Tensor, images: Tensor, noise_std: float) -> d
 
 
 def _rounded(value: float | list[float]) -> Any:
-    """Numbers to five digits; JSON has no infinity (equal pictures) and no NaN (the spread of one sample)."""
+    """Numbers to five digits; None for infinity (equal pictures) and NaN (diversity of one sample), for JSON."""
     if isinstance(value, list):
         return [_rounded(v) for v in value]
     return float(f"{value:.5g}") if math.isfinite(value) else None
@@ -148,5 +162,5 @@ def _versions() -> dict[str, str]:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder itself or the nearest thing above it that exists."""
+    """The folder, or its nearest parent that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -1,4 +1,4 @@
-"""A masked picture, what is known of it, and how long each stage took."""
+"""A masked picture, and the time of each stage of a run."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ..measurement.observation import Observation
 from ..operators import Inpainting
 from ..priors.diffusers import DiffusersPrior
 
-NOT_FINITE = "the run diverged to NaN or infinite values: use --dtype float32, a larger --noise-std, or more --steps"
+NOT_FINITE = "the run diverged to NaN or infinite values: use --dtype float32, a larger --noise-std or more --steps"
 
 
 @dataclass
 class Task:
-    """A masked picture and what is known of it.
+    """A masked picture.
 
     Attributes:
         picture: ``[1, 3, height, width]`` in [-1, 1].
-        mask: ``[1, 1, height, width]``, 1 observed.
-        truth: like the picture, where there is one.
-        seconds: what each stage took so far.
+        mask: ``[1, 1, height, width]``, 1 observed and 0 hidden.
+        truth: the complete picture, of the same shape, if given.
+        seconds: time of each finished stage.
     """
 
     picture: Tensor
@@ -38,7 +38,7 @@ class Task:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def observe(self, prior: DiffusersPrior, noise_std: float) -> tuple[DiffusersPrior, Observation]:
-        """The model for the picture's size, padded to one it takes, and the observation of that size."""
+        """The model and the observation, for the picture padded to a size that the model takes."""
         observation = Observation(self.mask * self.picture, Inpainting(self.mask), noise_std)
         padded = pad_observation(observation, prior.picture_multiple)
         height, width = padded.y.shape[2:]
@@ -46,7 +46,11 @@ class Task:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callback]:
-        """Time a stage and show its progress, with the loss terms; yields the callback."""
+        """Time a stage, and show its progress with the loss terms. Yields the callback.
+
+        Raises:
+            InputError: a matrix with NaN or infinite values could not be factorised.
+        """
         start = time.perf_counter()
         with tqdm(desc=name, unit="step", disable=None) as bar:
 

@@ -1,4 +1,4 @@
-"""Test cases: clean pictures seen through an operator, with noise."""
+"""Test cases: measurements of clean pictures, with noise."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def degrade(
     generator: torch.Generator,
     likelihood: Likelihood | None = None,
 ) -> Observation:
-    """Measure a clean picture: y = A x + noise of scale ``noise_std``, unclamped, and zero where nothing is measured.
+    """Measure a clean picture: y = A x + noise of scale ``noise_std``. Unclamped; unmeasured entries are 0.
 
     Args:
         image: ``[1, channels, height, width]`` in [-1, 1].
-        generator: on the CPU, so that a seed means the same noise on every device.
+        generator: on the CPU, so that a seed gives the same noise on every device.
         likelihood: the law of the noise, Gaussian by default.
 
     Raises:
@@ -40,13 +40,13 @@ def degrade(
 
 
 def response(operator: Operator, height: int, width: int) -> Tensor:
-    """What ``operator`` makes of a picture of one bright pixel in the middle: its kernel, if it is a blur.
+    """The impulse response of ``operator``, for a pixel in the middle of a picture: for a blur, its kernel.
 
     Args:
-        height, width: of the picture.
+        height, width: of the picture, which is 1 at the pixel and 0 elsewhere.
 
     Returns:
-        ``[1, channels, rows, columns]``, unclamped; black is 0 and the pixel 1.
+        ``[1, channels, rows, columns]``, unclamped.
     """
     picture = torch.zeros(1, 3, height, width)
     picture[..., height // 2, width // 2] = 1

@@ -1,4 +1,4 @@
-"""How good samples are: against a truth, against the observation, against each other, against an exact posterior."""
+"""Metrics of samples: error against a truth, fit to an observation, diversity, distance to an exact posterior."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ SSIM_WINDOW = 11
 
 
 def psnr(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio of each picture in dB, ``[batch]``; infinite where the two are equal.
+    """Peak signal-to-noise ratio of each picture in dB, ``[batch]``; infinite for equal pictures.
 
-    The peak is 2, the range of [-1, 1], so the figure is that of the same pictures in [0, 1] with peak 1. Unlike
-    ``kornia.metrics.psnr``, which pools the squared error of a whole batch, every picture has its own. Nothing is
-    clamped.
+    The peak is 2, the range of [-1, 1]: the same value as for pictures in [0, 1] with peak 1. One value a picture,
+    where ``kornia.metrics.psnr`` gives one for the batch. Pictures are not clamped.
 
     Args:
         x, y: pictures in [-1, 1], ``[batch, channels, height, width]``; either may be a batch of one.
-        mask: weights of the pixels, broadcastable to ``[batch, channels, height, width]``: 1 counts, 0 does not.
+        mask: weights of the pixels in [0, 1], broadcastable to ``[batch, channels, height, width]``.
     """
     error = (x - y) ** 2
     weight = torch.ones_like(error) if mask is None else mask.expand_as(error)
@@ -38,8 +37,8 @@ def psnr(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity of each picture, ``[batch]``, at most 1 (Wang et al. 2004).
 
-    Gaussian window of 11 pixels and std 1.5 over its valid positions, on pictures mapped to [0, 1], as usual:
-    the index is not invariant to a shift of the range.
+    Gaussian window of 11 pixels and standard deviation 1.5, valid positions only. Pictures are mapped to [0, 1]
+    first, as is usual: the index depends on the offset of the range.
 
     Args:
         x, y: pictures in [-1, 1], ``[batch, channels, height, width]``; either may be a batch of one.
@@ -59,8 +58,8 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 def consistency(images: Tensor, observation: Observation) -> Tensor:
     """Root-mean-square residual of each picture over the measurements, in noise standard deviations, ``[batch]``.
 
-    A draw from the posterior under a correct noise level has about 1; below it fits the noise, above it misses
-    the observation.
+    About 1 for posterior samples with the correct noise level. Lower values fit the noise, higher ones miss the
+    observation.
     """
     residual = observation.residual(images).flatten(1)
     return (residual**2).sum(1).div(observation.observed.sum()).sqrt() / observation.noise_std
@@ -71,7 +70,7 @@ def diversity(images: Tensor, mask: Tensor | None = None) -> float:
 
     Args:
         images: samples, ``[batch, channels, height, width]``.
-        mask: ``[1, 1, height, width]``, 1 observed and 0 hidden; when given, only hidden pixels count.
+        mask: ``[1, 1, height, width]``, 1 observed and 0 hidden. If given, only hidden pixels count.
     """
     weight = torch.ones_like(images[:1]) if mask is None else (1 - mask).expand_as(images[:1])
     distances = torch.pdist((images * weight.sqrt()).flatten(1))
@@ -83,19 +82,22 @@ def sliced_wasserstein(
 ) -> float:
     """Sliced Wasserstein distance between two sets of samples, in the units of the samples.
 
-    The mean over random unit directions of the one-dimensional W_order^order, exact between the two empirical laws
-    for equal and unequal counts, to the power 1 / order. Between finite sets it is positive even when their laws
-    are the same: compare with two sets drawn from the truth.
+    The mean of W_order^order over random unit directions, to the power 1 / order. In one dimension the distance of
+    the two empirical laws is exact, also for unequal counts. Two finite sets of one law have a positive distance: as
+    a reference, use the distance of two sets drawn from the truth.
 
     Args:
         x, y: samples, ``[n, ...]`` and ``[m, ...]``.
-        generator: draws the directions; on the CPU.
+        projections: number of directions.
+        generator: of the directions; on the CPU.
+        order: order of the distance, 1 or more.
     """
-    directions = torch.randn(x[0].numel(), projections, generator=generator, dtype=torch.float64).to(x)
+    directions = torch.randn(x[0].numel(), projections, generator=generator, dtype=torch.float64)
+    directions = directions.to(x.dtype).to(x.device)  # in this order: a device may have no float64
     directions = directions / directions.norm(dim=0)
     quantiles_x, quantiles_y = ((s.flatten(1) @ directions).sort(dim=0).values for s in (x, y))
     n, m = len(x), len(y)
-    # Both quantile functions are constant between these levels, counted in units of 1 / (n m).
+    # Both quantile functions are constant between these levels, in units of 1 / (n m).
     levels = torch.cat([m * torch.arange(1, n + 1), n * torch.arange(1, m + 1)]).unique()
     width = torch.diff(levels, prepend=levels.new_zeros(1)).to(x) / (n * m)
     last = (levels - 1).to(x.device)
@@ -106,12 +108,12 @@ def sliced_wasserstein(
 def energy_distance(x: Tensor, y: Tensor, mask: Tensor | None = None) -> float:
     """Squared energy distance between two sets of pictures (Szekely & Rizzo 2013), in root-mean-square distances.
 
-    2 E|x - y| - E|x - x'| - E|y - y'| over pairs of different pictures: without bias, so that two sets of one law give
-    0 on average, and single values may be negative.
+    2 E|x - y| - E|x - x'| - E|y - y'| over pairs of different pictures. The estimate is unbiased: for two sets of one
+    law its mean is 0, and single values may be negative.
 
     Args:
         x, y: ``[n, channels, height, width]`` and ``[m, ...]``, two or more each.
-        mask: ``[1, 1, height, width]``, 1 observed and 0 hidden; when given, only hidden pixels count.
+        mask: ``[1, 1, height, width]``, 1 observed and 0 hidden. If given, only hidden pixels count.
     """
     weight = torch.ones_like(x[:1]) if mask is None else (1 - mask).expand_as(x[:1])
     between = torch.cdist((x * weight.sqrt()).flatten(1), (y * weight.sqrt()).flatten(1)).mean() / weight.sum().sqrt()
@@ -122,20 +124,20 @@ class MomentErrors(NamedTuple):
     """Errors of the first two moments of samples against an exact posterior."""
 
     mean: float
-    """Root-mean-square error of the mean, in posterior standard deviations; 1 / sqrt(n) from n exact samples."""
+    """Root-mean-square error of the mean, in posterior standard deviations; 1 / sqrt(n) for n exact samples."""
     log_std: float
-    """Mean of ln(std of samples / posterior std) over dimensions: negative where the samples are too narrow."""
+    """Mean of ln(std of samples / posterior std) over dimensions; negative for samples with too little spread."""
 
 
 def moment_errors(samples: Tensor, mean: Tensor, std: Tensor) -> MomentErrors:
     """Compare the marginal moments of samples with the exact ones.
 
-    The expected shortfall of ln(sample std) at n Gaussian samples is taken out of ``log_std``, which is therefore
-    zero on average for exact samples, however few.
+    ``log_std`` is corrected for the bias of ln(sample std) of n Gaussian samples: for exact samples its mean is 0 for
+    any n.
 
     Args:
         samples: ``[n, ...]``, two or more.
-        mean, std: the exact posterior's, broadcastable to one sample; std positive.
+        mean, std: of the exact posterior, broadcastable to one sample; std positive.
     """
     freedom = len(samples) - 1
     shortfall = 0.5 * (torch.digamma(torch.tensor(freedom / 2, dtype=torch.float64)).item() - math.log(freedom / 2))

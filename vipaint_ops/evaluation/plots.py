@@ -1,7 +1,7 @@
-"""Pictures of results: contact sheets, the curves of a fit, the means of its keypoints.
+"""Pictures of results: contact sheets, pictures with their hole marked, curves of a fit.
 
-Every function returns 8-bit RGB pixels, ``[height, width, 3]``, ready for ``PIL.Image.fromarray``. Nothing here opens a
-window or changes matplotlib's settings.
+The plots are 8-bit RGB pixels, ``[height, width, 3]``, for ``PIL.Image.fromarray``. No function opens a window or
+changes matplotlib's settings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CURVES = {
     "top_kl": "KL at the noisiest keypoint",
     "bound": "Bound on the log-evidence",
 }
-"""The terms of a history that have a curve, and its heading; the surrogate of the top KL has a gradient, no value."""
+"""Terms of a history with a curve, and its heading. The surrogate of the top KL is left out: it has no value."""
 
 _DPI = 100
 _FONT = "DejaVu Sans"
@@ -40,17 +40,17 @@ _PANEL = (5.2, 3.1)
 def contact_sheet(
     items: Sequence[tuple[str, Tensor]], columns: int, scale: int | None = None, title: str = ""
 ) -> Pixels:
-    """Lay pictures out in rows, each under its label of one or more lines.
+    """A sheet of pictures in rows, each below its label.
 
     Args:
-        items: labels and pictures ``[channels, height, width]`` or ``[1, channels, height, width]`` in [-1, 1], with
-            one or three channels, all of one size; values outside are clamped.
-        columns: pictures a row.
-        scale: every pixel becomes a square of this side; none enlarges small pictures to about 192 pixels.
+        items: labels, of one or more lines, and pictures, ``[channels, height, width]`` or ``[1, channels, height,
+            width]`` in [-1, 1], with one or three channels, all of one size. Values outside are clamped.
+        columns: pictures per row.
+        scale: magnification, by whole pixels. Default: small pictures are enlarged to about 192 pixels.
         title: a heading over the sheet.
 
     Raises:
-        InputError: no pictures, or pictures of several sizes.
+        InputError: there are no pictures, or they differ in size.
     """
     sizes = {tuple(image.shape[-2:]) for _, image in items}
     if len(sizes) != 1:
@@ -73,9 +73,9 @@ def contact_sheet(
     ]
     figure = _figure(shape[1] / _DPI, shape[0] / _DPI)
     if title:
-        _write(figure, _MARGIN, _MARGIN + text, title, round(1.2 * text), _INK, "bold")
+        _write(figure, _MARGIN, _MARGIN + text, title, round(1.2 * text), "bold")
     for (name, _), (top, left) in zip(items, corners, strict=True):
-        _write(figure, left, top - 0.55 * text, name, text, _INK)
+        _write(figure, left, top - 0.55 * text, name, text)
     sheet = _pixels(figure)
     for (_, image), (top, left) in zip(items, corners, strict=True):
         sheet[top : top + height, left : left + width] = _tile(image, scale)
@@ -83,10 +83,10 @@ def contact_sheet(
 
 
 def show_hole(picture: Tensor, mask: Tensor) -> Tensor:
-    """Draw a picture with its hole as pale diagonal stripes, ``[1, channels, height, width]`` in [-1, 1].
+    """A picture with its hole filled with pale diagonal stripes, ``[1, channels, height, width]`` in [-1, 1].
 
     Args:
-        picture: ``[1, channels, height, width]``; what it holds where the mask is 0 is never read.
+        picture: ``[1, channels, height, width]``; not read where the mask is 0.
         mask: ``[1, 1, height, width]``, 1 observed and 0 hidden.
     """
     height, width = picture.shape[-2:]
@@ -97,20 +97,20 @@ def show_hole(picture: Tensor, mask: Tensor) -> Tensor:
 
 
 def fit_curves(history: Sequence[Mapping[str, float]]) -> Pixels:
-    """Draw the terms of the bound against the iterations of a fit, in nats, one panel each.
+    """The terms of the bound over the iterations of a fit, in nats, one panel each.
 
     Args:
-        history: one dictionary an iteration, as in ``HierarchicalPosterior.history``; a term may be missing in some.
+        history: one dictionary per iteration, as in ``HierarchicalPosterior.history``; terms may be missing.
 
     Raises:
-        InputError: there is nothing to draw.
+        InputError: no iteration has a term to draw.
     """
     series = {
         name: [(step, record[name]) for step, record in enumerate(history, 1) if name in record] for name in CURVES
     }
     series = {name: points for name, points in series.items() if points}
     if not series:
-        raise InputError("history holds no loss terms to draw: the fit ran no iterations")
+        raise InputError("history has no loss terms to draw: the fit had no iterations")
     columns = min(len(series), 2)
     rows = -(-len(series) // columns)
     figure = _figure(columns * _PANEL[0], rows * _PANEL[1])
@@ -144,7 +144,7 @@ def _draw_curve(axes: Axes, heading: str, steps: NDArray[np.float64], values: ND
 
 
 def _keep_start_out_of_scale(axes: Axes, values: NDArray[np.float64]) -> None:
-    """Fit the vertical scale to all but the first tenth of a curve, whose start may lie orders of magnitude away."""
+    """Fit the vertical axis to a curve without its first tenth, which may be orders of magnitude off."""
     settled = values[len(values) // 10 :]
     low, high = settled.min(), settled.max()
     room = 0.1 * (high - low) or 1.0
@@ -154,9 +154,15 @@ def _keep_start_out_of_scale(axes: Axes, values: NDArray[np.float64]) -> None:
     else:
         above = start > high
         axes.annotate(
-            f"starts at {_number(start, '.0f')}", (0.98, 0.96 if above else 0.04), xycoords="axes fraction",
-            ha="right", va="top" if above else "bottom", family=_FONT, fontsize=9, color=_SOFT,
-        )  # fmt: skip
+            f"starts at {_number(start, '.0f')}",
+            (0.98, 0.96 if above else 0.04),
+            xycoords="axes fraction",
+            ha="right",
+            va="top" if above else "bottom",
+            family=_FONT,
+            fontsize=9,
+            color=_SOFT,
+        )
     axes.set_ylim(low - room, high + room)
 
 
@@ -165,7 +171,7 @@ def _number(value: float, form: str) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A white figure of so many inches, with its own canvas."""
+    """A white figure with its own canvas; ``width`` and ``height`` in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -174,13 +180,20 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _write(figure: Figure, x: float, y: float, text: str, size: float, colour: str, weight: str = "normal") -> None:
-    """Write with the baseline at pixel (x, y) from the top left; ``size`` in pixels."""
+def _write(figure: Figure, x: float, y: float, text: str, size: float, weight: str = "normal") -> None:
+    """Write text with its baseline at pixel (x, y) from the top left; ``size`` in pixels."""
     width, height = figure.get_size_inches() * _DPI
     figure.text(
-        x / width, 1 - y / height, text, va="baseline", family=_FONT, fontsize=size * 72 / _DPI, color=colour,
-        weight=weight, parse_math=False,
-    )  # fmt: skip
+        x / width,
+        1 - y / height,
+        text,
+        va="baseline",
+        family=_FONT,
+        fontsize=size * 72 / _DPI,
+        color=_INK,
+        weight=weight,
+        parse_math=False,
+    )
 
 
 def _pixels(figure: Figure) -> Pixels:

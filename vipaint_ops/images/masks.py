@@ -1,7 +1,7 @@
-"""Masks of what is observed, their fit to a picture, and compositing through them.
+"""Masks, their fit to a picture, and compositing.
 
-A mask is float ``[1, 1, height, width]``: 1 observed, 0 hidden, values between partly observed. (ComfyUI's masks
-say the opposite: there 1 is what to paint.)
+A mask is float ``[1, 1, height, width]``: 1 observed, 0 hidden, values between partly observed. ComfyUI's masks are
+the opposite: 1 marks the area to paint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import InputError
 
 NAMES = ("half", "box", "random", "pixels")
-"""What :func:`by_name` knows."""
+"""Names that :func:`by_name` accepts."""
 
 _ASPECT_TOLERANCE = 0.01
 _HOST_EMPTY_SIZE = (64, 64)
@@ -25,8 +25,10 @@ _HOST_EMPTY_SIZE = (64, 64)
 def half_plane(height: int, width: int, angle: float = 0.0) -> Tensor:
     """Hide the half plane on one side of a line through the centre: VIPaint's "rotated window".
 
-    ``angle`` is the direction of the hidden side in degrees, counter-clockwise: 0 hides the right half, 90 the top.
     A pixel whose centre lies on the line stays observed.
+
+    Args:
+        angle: direction of the hidden side in degrees, counter-clockwise: 0 hides the right half, 90 the top half.
     """
     right = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
     up = (height - 1) / 2 - torch.arange(height, dtype=torch.float64)
@@ -36,10 +38,13 @@ def half_plane(height: int, width: int, angle: float = 0.0) -> Tensor:
 
 
 def box(height: int, width: int, size: int | tuple[int, int]) -> Tensor:
-    """Hide a central box of ``size`` pixels, one number for a square or (height, width).
+    """Hide a central box.
+
+    Args:
+        size: side of a square, or (height, width), in pixels.
 
     Raises:
-        InputError: the box is empty, or covers the whole picture.
+        InputError: the box is empty, covers the whole picture or is larger than it.
     """
     rows, columns = (size, size) if isinstance(size, int) else size
     if not (0 < rows <= height and 0 < columns <= width) or (rows, columns) == (height, width):
@@ -53,20 +58,20 @@ def box(height: int, width: int, size: int | tuple[int, int]) -> Tensor:
 def random_boxes(
     height: int, width: int, hole: tuple[float, float] = (0.3, 0.7), *, generator: torch.Generator
 ) -> Tensor:
-    """Hide a union of random rectangles, as VIPaint's "random" masks on LSUN do.
+    """Hide a union of random rectangles, as in VIPaint's "random" masks for LSUN.
 
     Args:
-        hole: the hidden share of the picture lies between these two; where, is uniform.
-        generator: on the CPU, so that a seed means the same mask on every device.
+        hole: smallest and largest hidden share of the picture; the share is drawn uniformly between them.
+        generator: on the CPU, so that a seed gives the same mask on every device.
 
     Raises:
-        InputError: the two shares are out of order or out of (0, 1), or no pixel count lies between them.
+        InputError: the shares are out of order, outside (0, 1) or less than one pixel apart.
     """
     low, high = hole
     pixels = height * width
     if not (0 < low < high < 1 and (high - low) * pixels >= 1):
-        raise InputError(f"hole is {hole}; give two hidden shares in (0, 1), the smaller first, a pixel or more apart")
-    # The last pixel below `high` can always be added, so a target one pixel short of it is always met.
+        raise InputError(f"hole is {hole}; give two shares in (0, 1), the smaller first, at least one pixel apart")
+    # One more pixel fits as long as the share is a pixel below `high`, so the loop always reaches this target.
     target = low + (high - low - 1 / pixels) * float(torch.rand((), generator=generator))
     observed = torch.ones(height, width, dtype=torch.bool)
     reach = 0.5
@@ -83,13 +88,14 @@ def random_boxes(
 
 
 def random_pixels(height: int, width: int, keep: float, *, generator: torch.Generator) -> Tensor:
-    """Observe a random share ``keep`` of the pixels (rounded to whole pixels), all channels of each alike.
+    """Observe a random share of the pixels.
 
     Args:
-        generator: on the CPU, so that a seed means the same mask on every device.
+        keep: the observed share, in (0, 1); rounded to whole pixels.
+        generator: on the CPU, so that a seed gives the same mask on every device.
 
     Raises:
-        InputError: ``keep`` leaves no pixel observed, or none hidden.
+        InputError: ``keep`` observes no pixel or all pixels.
     """
     count = round(keep * height * width)
     if not 0 < count < height * width:
@@ -100,14 +106,14 @@ def random_pixels(height: int, width: int, keep: float, *, generator: torch.Gene
 
 
 def brush_strokes(height: int, width: int, share: float, *, generator: torch.Generator) -> Tensor:
-    """Hide a share of the picture (rounded to whole pixels) under random strokes of a round brush.
+    """Hide a share of the picture under random strokes of a round brush.
 
     Args:
-        share: the hidden share, in (0, 1).
-        generator: on the CPU, so that a seed means the same mask on every device.
+        share: the hidden share, in (0, 1); rounded to whole pixels.
+        generator: on the CPU, so that a seed gives the same mask on every device.
 
     Raises:
-        InputError: ``share`` hides no pixel, or every one.
+        InputError: ``share`` hides no pixel or all pixels.
     """
     left = round(share * height * width)
     if not 0 < left < height * width:
@@ -121,10 +127,13 @@ def brush_strokes(height: int, width: int, share: float, *, generator: torch.Gen
 
 
 def outpaint_border(height: int, width: int, border: int) -> Tensor:
-    """Hide a border of so many pixels on all four sides.
+    """Hide a border on all four sides.
+
+    Args:
+        border: width in pixels.
 
     Raises:
-        InputError: the border is empty, or covers the whole picture.
+        InputError: the border is empty or covers the whole picture.
     """
     if not 0 < 2 * border < min(height, width):
         raise InputError(f"border is {border}; it must be positive and leave some of the {height}x{width} pixels")
@@ -134,10 +143,12 @@ def outpaint_border(height: int, width: int, border: int) -> Tensor:
 
 
 def every_kth_pixel(height: int, width: int, step: int) -> Tensor:
-    """Observe one pixel of every block of ``step`` x ``step``, its middle one (for even steps, left and above it).
+    """Observe one pixel of every block of ``step`` x ``step`` pixels.
+
+    It is the middle pixel; for even steps, the upper left of the four in the middle.
 
     Raises:
-        InputError: ``step`` is less than 2, or larger than the picture.
+        InputError: ``step`` is less than 2 or larger than the picture.
     """
     if not 2 <= step <= min(height, width):
         raise InputError(f"step is {step}; it must be from 2 to the smaller side of {height}x{width} pixels")
@@ -147,13 +158,15 @@ def every_kth_pixel(height: int, width: int, step: int) -> Tensor:
 
 
 def by_name(name: str, height: int, width: int, *, generator: torch.Generator) -> Tensor:
-    """Make the mask that the command line calls ``name``.
+    """A mask by its name on the command line.
 
-    ``half`` hides the right half, ``box`` the central half of either side, ``random`` a union of rectangles over
-    30-70 % of the picture, ``pixels`` 70 % of the pixels. The last two are drawn from ``generator``.
+    - ``half`` hides the right half.
+    - ``box`` hides a central box of half the height and half the width.
+    - ``random`` hides a union of rectangles over 30-70 % of the picture, drawn from ``generator``.
+    - ``pixels`` hides 70 % of the pixels, drawn from ``generator``.
 
     Raises:
-        InputError: the name is none of these.
+        InputError: the name is unknown.
     """
     match name:
         case "half":
@@ -168,16 +181,16 @@ def by_name(name: str, height: int, width: int, *, generator: torch.Generator) -
 
 
 def fit_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """Check a user's mask and bring it to the size of the picture, as float ``[1, 1, height, width]``.
+    """Check a user's mask and resize it to the picture, as float ``[1, 1, height, width]``.
 
-    A mask of another size with the same aspect is resized to the nearest pixel, with a warning.
+    A mask of another size with the same aspect is resized by nearest neighbour, with a warning.
 
     Args:
         mask: ``[h, w]``, ``[1, h, w]`` or ``[1, 1, h, w]``, 1 observed and 0 hidden, boolean or in [0, 1].
 
     Raises:
-        InputError: another shape, values that are not finite or leave [0, 1], another aspect than the picture,
-            nothing hidden or nothing observed.
+        InputError: the mask has another shape, values that are not finite or outside [0, 1], or another aspect than
+            the picture; or it has no hidden or no observed pixel.
     """
     mask = _single(mask)
     rows, columns = mask.shape[2:]
@@ -191,25 +204,26 @@ def fit_mask(mask: Tensor, height: int, width: int) -> Tensor:
         )
     if (rows, columns) == _HOST_EMPTY_SIZE != (height, width) and low == high:
         raise InputError(
-            "mask has no hole: it is the empty 64x64 mask that ComfyUI gives when none is drawn; "
+            "mask has no hole: it is the empty 64x64 mask that ComfyUI uses when no mask is drawn; "
             f"draw or connect a mask for the {height}x{width} picture"
         )
     if (rows, columns) != (height, width):
         mask = _resize(mask, height, width)
     if not (mask < 1).any():
-        raise InputError("mask has no hole (it is 1 everywhere): mark what to paint with 0")
+        raise InputError("mask has no hole (it is 1 everywhere): mark the area to paint with 0")
     if not (mask > 0).any():
         raise InputError("mask observes nothing (it is 0 everywhere): leave some of the picture outside the hole")
     return mask
 
 
 def latent_grid(mask: Tensor, factor: int) -> Tensor:
-    """The mask as a latent with cells of ``factor`` x ``factor`` pixels can tell it apart, at the mask's own size.
+    """The mask at the resolution of a latent, in the size of the mask.
 
-    A cell takes the least observed of its pixels, so it counts as observed only where all of it is.
+    Each cell of ``factor`` x ``factor`` pixels takes the value of its least observed pixel. It is therefore observed
+    only if all its pixels are.
 
     Args:
-        mask: ``[batch, 1, height, width]`` in [0, 1]; sides that are no multiple end in narrower cells.
+        mask: ``[batch, 1, height, width]`` in [0, 1]. If ``factor`` does not divide a side, its last cell is narrower.
     """
     height, width = mask.shape[2:]
     cells = 1 - F.max_pool2d(1 - mask, factor, ceil_mode=True)
@@ -217,22 +231,22 @@ def latent_grid(mask: Tensor, factor: int) -> Tensor:
 
 
 def composite(images: Tensor, picture: Tensor, mask: Tensor, feather: int = 0) -> Tensor:
-    """Put the observed picture back over samples of it.
+    """Paste the observed picture over samples.
 
-    Where the mask is 1 the result is ``picture``, bit for bit; where it is between 0 and 1 the two are blended; what
-    the picture holds where the mask is 0 is never read.
+    Where the mask is 1, the result is ``picture``, bit for bit. Where it is between 0 and 1, picture and sample are
+    blended. Where it is 0, ``picture`` is not read.
 
     Args:
         images: samples, ``[batch, channels, height, width]``.
         picture: the observed picture, ``[1, channels, height, width]``.
         mask: ``[1, 1, height, width]`` in [0, 1].
-        feather: over how many pixels into the hole the difference between picture and sample at the edge fades
-            out; 0 leaves the samples in the hole as they are. It hides a seam of colour, not of shape.
+        feather: width in pixels, into the hole, over which the difference between picture and sample at the edge
+            fades out. It hides seams of colour, not of shape. 0 leaves the samples in the hole unchanged.
     """
     difference = torch.where(mask > 0, picture - images, 0.0)
     blended = images + mask * difference
     if feather > 0:
-        # A straight edge splits its window into halves, so twice the observed share falls from 1 to 0 over the feather.
+        # Half of the window is observed at a straight edge: twice the share falls from 1 to 0 over the feather.
         share = _window_mean(mask, feather)
         at_the_edge = _window_mean(mask * difference, feather) / share.clamp(min=torch.finfo(mask.dtype).tiny)
         blended = blended + (1 - mask) * (2 * share).clamp(max=1) * at_the_edge
@@ -240,12 +254,12 @@ def composite(images: Tensor, picture: Tensor, mask: Tensor, feather: int = 0) -
 
 
 def match_colours(images: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
-    """Shift and scale each channel of samples so that their observed part has the picture's mean and deviation.
+    """Shift and scale each channel of samples to the picture's mean and standard deviation over the observed pixels.
 
     Args:
         images: samples, ``[batch, channels, height, width]``.
         picture: the observed picture, ``[1, channels, height, width]``.
-        mask: ``[1, 1, height, width]`` in [0, 1]; pixels count by it.
+        mask: weights of the pixels, ``[1, 1, height, width]`` in [0, 1].
     """
     mean, deviation = _moments(images, mask)
     wanted_mean, wanted_deviation = _moments(torch.where(mask > 0, picture, 0.0), mask)
@@ -269,14 +283,14 @@ def _hidden_share(observed: Tensor) -> float:
 
 
 def _random_interval(length: int, reach: float, generator: torch.Generator) -> tuple[int, int]:
-    """A random interval of at most ``reach`` times ``length``, at least one pixel, anywhere in [0, length)."""
+    """A random interval in [0, length), of one pixel to ``reach`` times ``length`` pixels."""
     size = 1 + int(torch.randint(max(int(reach * length), 1), (), generator=generator))
     start = int(torch.randint(length - size + 1, (), generator=generator))
     return start, start + size
 
 
 def _random_stroke(height: int, width: int, generator: torch.Generator) -> tuple[float, list[list[float]]]:
-    """Radius of a brush, and where it touches the picture on a winding path that starts within it."""
+    """The radius of a brush and the points (row, column) of a random path that starts inside the picture."""
     size, length, direction = torch.rand(3, generator=generator).tolist()
     radius = max((0.02 + 0.05 * size) * min(height, width), 1.0)
     turns = 0.35 * torch.randn(5 + round(35 * length), generator=generator)
@@ -288,7 +302,7 @@ def _random_stroke(height: int, width: int, generator: torch.Generator) -> tuple
 
 
 def _dab(observed: Tensor, row: float, column: float, radius: float, most: int) -> int:
-    """Hide the disc around a point, its inner pixels first and at most so many; how many were still observed."""
+    """Hide a disc, or its ``most`` innermost pixels; returns the number of pixels that were observed before."""
     top, left = max(math.ceil(row - radius), 0), max(math.ceil(column - radius), 0)
     window = observed[top : max(math.floor(row + radius) + 1, 0), left : max(math.floor(column + radius) + 1, 0)]
     rows, columns = window.nonzero().unbind(1)

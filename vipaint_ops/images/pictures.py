@@ -1,4 +1,4 @@
-"""Pictures and masks between files and tensors, and their fit to the sizes a model takes."""
+"""Reading and writing of picture and mask files, and their fit to the sizes that a model takes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..operators import Compose, Crop
 def load_image(path: str | Path) -> Tensor:
     """Read a picture as float ``[1, 3, height, width]`` in [-1, 1].
 
-    Turned as its EXIF orientation says; transparent parts lie on white; 16-bit grey keeps its depth.
+    The EXIF orientation is applied. Transparent parts become white. 16-bit grey keeps its depth.
 
     Raises:
-        InputError: no such file, not a picture, or values that are not finite.
+        InputError: the file is missing, not a picture, or has NaN or values out of range.
     """
     return 2 * _rgb(path, background=1.0) - 1
 
@@ -29,13 +29,13 @@ def load_image(path: str | Path) -> Tensor:
 def load_mask(path: str | Path, invert: bool = False) -> Tensor:
     """Read a mask as float ``[1, 1, height, width]``: white is observed (1), black is hidden (0).
 
-    Greys are cut at one half, so the grey noise of a JPEG observes nothing by accident; transparent parts are black.
+    Greys are rounded at one half, so that compression noise of a JPEG has no effect. Transparent parts are black.
 
     Args:
-        invert: for masks that paint the hole white.
+        invert: for masks with a white hole.
 
     Raises:
-        InputError: no such file, not a picture, or values that are not finite.
+        InputError: the file is missing, not a picture, or has NaN or values out of range.
     """
     observed = _rgb(path, background=0.0).mean(1, keepdim=True) >= 0.5
     return (observed ^ invert).float()
@@ -49,12 +49,12 @@ def save_image(path: str | Path, image: Tensor) -> None:
 
 
 def pad_observation(observation: Observation, multiple: int) -> Observation:
-    """The observation of a picture extended to the right and below until both sides are multiples of ``multiple``.
+    """The observation of a picture extended at the right and the bottom to sides that are multiples of ``multiple``.
 
-    The border is not measured, so it constrains nothing; :func:`crop_to` takes it off again.
+    The added border is not measured and constrains nothing. :func:`crop_to` removes it from the samples.
 
     Raises:
-        InputError: the operator's measurements are never of this size.
+        InputError: the operator has no measurements of this size.
     """
     rows, columns = observation.y.shape[-2:]
     height, width = observation.operator.picture_size((rows, columns))
@@ -67,14 +67,14 @@ def pad_observation(observation: Observation, multiple: int) -> Observation:
 
 
 def crop_to(images: Tensor, height: int, width: int) -> Tensor:
-    """The top left ``height`` x ``width`` pixels: what :func:`pad_observation` started from."""
+    """The top left ``height`` x ``width`` pixels: removes the border of :func:`pad_observation`."""
     return images[..., :height, :width]
 
 
 def centre_square(image: Tensor, size: int) -> Tensor:
-    """The largest central square of a picture, averaged over areas to ``size`` x ``size`` pixels.
+    """The largest central square of a picture, resized to ``size`` x ``size`` pixels by area averaging.
 
-    For a mask: every pixel that is hidden in part comes out below 1, and must count as hidden.
+    In a resized mask, a value below 1 means partly hidden: treat it as hidden.
     """
     height, width = image.shape[-2:]
     side = min(height, width)

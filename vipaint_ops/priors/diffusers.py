@@ -1,4 +1,4 @@
-"""Any latent diffusion model of diffusers as a :class:`~vipaint_ops.diffusion.prior.DiffusionPrior`."""
+"""Latent diffusion models of diffusers as a :class:`~vipaint_ops.diffusion.prior.DiffusionPrior`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
 
 Conditioning = Mapping[str, Tensor]
-"""Arguments of the network besides latent and time, each ``[1, ...]``: ``encoder_hidden_states``, ``class_labels``,
+"""Arguments of a denoiser besides latent and time, each ``[1, ...]``: ``encoder_hidden_states``, ``class_labels``,
 ``pooled_projections``, or SDXL's ``text_embeds``."""
 
-# The clean latent from what the network predicts, given z, alpha and sigma.
+# The clean latent from the network's output, z, alpha and sigma.
 _CLEAN: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "epsilon": lambda out, z, alpha, sigma: (z - sigma * out) / alpha,
     "v_prediction": lambda out, z, alpha, sigma: alpha * z - sigma * out,
@@ -31,54 +32,86 @@ _CLEAN: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 _DENOISERS = ("UNet2DModel", "UNet2DConditionModel", "SD3Transformer2DModel")
 
 
+@dataclass(frozen=True)
+class Training:
+    """The parametrisation that a denoiser was trained with.
+
+    Attributes:
+        schedule: the noise schedule.
+        prediction_type: the output of the denoiser: "epsilon", "v_prediction" (alpha eps - sigma z_0), "sample" (z_0)
+            or "flow" (eps - z_0).
+        steps: number of training steps. The time input of the denoiser is t (steps - 1); for "flow", sigma * steps.
+
+    Raises:
+        InputError: the prediction type is unknown.
+    """
+
+    schedule: NoiseSchedule
+    prediction_type: str
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in _CLEAN:
+            raise InputError(f"prediction_type is {self.prediction_type!r}; choose one of {', '.join(_CLEAN)}")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The conditioning of a denoiser, with classifier-free guidance.
+
+    Attributes:
+        positive: conditioning of the guided prediction.
+        negative: conditioning of the unguided prediction; required if ``cfg`` is not 1.
+        cfg: scale of the guidance (Ho & Salimans, eq. 6): unguided + cfg * (guided - unguided). Values other than 1
+            double the cost of a call, and the prediction is then not the mean of z_0 under the model.
+        label: description of the conditioning in :attr:`DiffusersPrior.identity`.
+
+    Raises:
+        InputError: ``cfg`` is not finite, or not 1 without ``negative``.
+    """
+
+    positive: Conditioning = field(default_factory=dict)
+    negative: Conditioning | None = None
+    cfg: float = 1.0
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.cfg) or (self.cfg != 1 and self.negative is None):
+            raise InputError(f"cfg is {self.cfg}; it must be finite, and 1 for a model without conditioning")
+
+
 class DiffusersPrior:
-    """A frozen diffusers denoiser with its AutoencoderKL; latents are scaled and shifted as the denoiser expects.
+    """A frozen diffusers denoiser with its AutoencoderKL. Latents have the scale and shift of the denoiser's input.
 
     Args:
         denoiser: UNet2DModel, UNet2DConditionModel or SD3Transformer2DModel.
-        autoencoder: AutoencoderKL with as many latent channels as the denoiser has.
-        schedule: the noise schedule the denoiser was trained with.
-        prediction_type: what the denoiser predicts: "epsilon", "v_prediction" (alpha eps - sigma z_0), "sample"
-            (z_0) or "flow" (eps - z_0).
-        conditioning: what the denoiser is told besides latent and time.
-        negative: the same for the unguided prediction; needed when ``cfg`` is not 1.
-        cfg: classifier-free guidance (Ho & Salimans, eq. 6): unguided + cfg * (guided - unguided). Other than 1 it
-            doubles the cost of a call, and the result is no longer the mean of z_0 under the model.
-        steps: steps of training time: the denoiser sees t (steps - 1), or sigma * steps where it predicts flow.
-        label: what :attr:`identity` says of the conditioning.
+        autoencoder: AutoencoderKL with the latent channels of the denoiser.
+        training: schedule and prediction type of the denoiser.
+        conditions: conditioning of the denoiser. Default: none.
 
     Raises:
-        InputError: an unsupported network or prediction type, or channels that disagree.
+        InputError: a network is not supported, or the latent channels differ.
     """
 
     data_std = 1.0
-    """The autoencoder's scaling factor brings latents to unit variance."""
+    """The autoencoder's scaling factor gives latents unit variance."""
 
     def __init__(
         self,
         denoiser: nn.Module,
         autoencoder: nn.Module,
-        schedule: NoiseSchedule,
-        prediction_type: str,
-        *,
-        conditioning: Conditioning | None = None,
-        negative: Conditioning | None = None,
-        cfg: float = 1.0,
-        steps: int = 1000,
-        label: str = "",
+        training: Training,
+        conditions: Conditions | None = None,
     ):
         _check_networks(denoiser, autoencoder)
-        if prediction_type not in _CLEAN:
-            raise InputError(f"prediction_type is {prediction_type!r}; choose one of {', '.join(_CLEAN)}")
-        if not math.isfinite(cfg) or (cfg != 1 and negative is None):
-            raise InputError(f"cfg is {cfg}; it must be finite, and 1 for a model without conditioning")
         self._denoiser: Any = denoiser.eval().requires_grad_(False)
         self._autoencoder: Any = autoencoder.eval().requires_grad_(False)
-        self.schedule, self._prediction_type, self._cfg, self._steps = schedule, prediction_type, cfg, steps
+        conditions = conditions or Conditions()
+        self.schedule, self._training, self._cfg = training.schedule, training, conditions.cfg
         first = next(denoiser.parameters())
         self.device, self._network_dtype = first.device, first.dtype
         self.dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
-        rows = [conditioning or {}] if cfg == 1 else [conditioning or {}, negative or {}]
+        rows = [conditions.positive] if conditions.cfg == 1 else [conditions.positive, conditions.negative or {}]
         self._conditioning = [
             {name: v.to(first.device, first.dtype if v.is_floating_point() else v.dtype) for name, v in row.items()}
             for row in rows
@@ -87,21 +120,21 @@ class DiffusersPrior:
         self._scale = float(autoencoder_config["scaling_factor"])
         self._shift = float(autoencoder_config.get("shift_factor") or 0.0)
         self.picture_factor = 2 ** (len(autoencoder_config["block_out_channels"]) - 1)
-        """Sides of a picture over sides of its latent."""
+        """Side of a picture / side of its latent."""
         self.picture_multiple = self.picture_factor * _latent_multiple(config)
-        """What both sides of a picture must be a multiple of."""
+        """Both sides of a picture must be multiples of this."""
         size = config.get("sample_size") or 64
         height, width = (size, size) if isinstance(size, int) else size
         self.latent_shape: tuple[int, ...] = (int(config["in_channels"]), height, width)
         self.identity = f"{type(denoiser).__name__}+{type(autoencoder).__name__} {_fingerprint(denoiser, autoencoder)}"
-        if label:
-            self.identity += f" ({label})"
+        if conditions.label:
+            self.identity += f" ({conditions.label})"
 
     def for_size(self, height: int, width: int) -> DiffusersPrior:
-        """The same model over pictures of ``height`` x ``width`` pixels.
+        """The same model for pictures of ``height`` x ``width`` pixels.
 
         Raises:
-            InputError: a side is not a multiple of ``picture_multiple``, or beyond the model's position table.
+            InputError: a side is not a multiple of ``picture_multiple``, or too large for the model's position table.
         """
         multiple = self.picture_multiple
         if height % multiple or width % multiple:
@@ -117,15 +150,16 @@ class DiffusersPrior:
     def denoise(self, z: Tensor, t: Tensor) -> Tensor:
         """E[z_0 | z_t = z] for times ``t`` of shape ``[batch]``, in the dtype of ``z``; differentiable in ``z``."""
         alpha, sigma = (v.to(z.dtype).view(-1, 1, 1, 1) for v in (self.schedule.alpha(t), self.schedule.sigma(t)))
-        timestep = self.schedule.sigma(t) * self._steps if self._prediction_type == "flow" else t * (self._steps - 1)
-        return _CLEAN[self._prediction_type](self._predict(z, timestep).to(z.dtype), z, alpha, sigma)
+        kind, steps = self._training.prediction_type, self._training.steps
+        timestep = self.schedule.sigma(t) * steps if kind == "flow" else t * (steps - 1)
+        return _CLEAN[kind](self._predict(z, timestep).to(z.dtype), z, alpha, sigma)
 
     def decode(self, z0: Tensor) -> Tensor:
-        """Latent to picture, differentiable, unclamped."""
+        """Latent to picture, unclamped; differentiable in ``z0``."""
         return self._autoencoder.decode(self._to_autoencoder(z0 / self._scale + self._shift)).sample.to(z0.dtype)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Picture to latent, the mean of the encoder."""
+        """Picture to latent: the mean of the encoder's distribution."""
         mean = self._autoencoder.encode(self._to_autoencoder(x)).latent_dist.mode()
         return (mean.to(x.dtype) - self._shift) * self._scale
 
@@ -163,18 +197,18 @@ def _check_networks(denoiser: nn.Module, autoencoder: nn.Module) -> None:
     channels, latent = _config(denoiser)["in_channels"], _config(autoencoder)["latent_channels"]
     if channels != latent:
         raise InputError(
-            f"the denoiser takes {channels} channels and the autoencoder makes {latent}; "
+            f"the denoiser has {channels} channels and the autoencoder {latent}; "
             "use a plain text-to-image model, not one made for inpainting or editing"
         )
 
 
 def _latent_multiple(config: dict[str, Any]) -> int:
-    """What the sides of a latent must be a multiple of: a patch, or the strides of a UNet."""
+    """Sides of a latent must be multiples of this: the patch size, or the total stride of a UNet."""
     return int(config["patch_size"]) if "patch_size" in config else 2 ** (len(config["block_out_channels"]) - 1)
 
 
 def _fingerprint(*networks: nn.Module) -> str:
-    """A hash of the signs of the first weights of every tensor: the same in every precision, unlike their values."""
+    """A hash of the signs of the first 256 weights of every tensor: unlike values, signs are equal in any precision."""
     digest = hashlib.sha256()
     for network in networks:
         for name, value in network.state_dict().items():
@@ -183,21 +217,24 @@ def _fingerprint(*networks: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def schedule_of(scheduler: Any) -> tuple[NoiseSchedule, str, int]:
-    """Schedule, prediction type and training steps that a diffusers scheduler describes.
+def training_of(scheduler: Any) -> Training:
+    """The parametrisation of the model of a diffusers scheduler.
 
     Raises:
-        InputError: neither a discrete variance-preserving scheduler nor a flow-matching one with a constant shift.
+        InputError: the scheduler is of another kind than discrete variance-preserving, or flow matching with a
+            constant shift.
     """
     config, name = scheduler.config, type(scheduler).__name__
     if name.startswith("FlowMatch"):
         if config.get("use_dynamic_shifting"):
-            raise InputError(f"scheduler {name} shifts noise levels by picture size; only constant shifts work")
-        return NoiseSchedule.rectified_flow(config.get("shift", 1.0)), "flow", config["num_train_timesteps"]
+            raise InputError(
+                f"scheduler {name} has a shift that depends on the picture size; only constant shifts work"
+            )
+        return Training(NoiseSchedule.rectified_flow(config.get("shift", 1.0)), "flow", config["num_train_timesteps"])
     betas = getattr(scheduler, "betas", None)
     if betas is None:
         raise InputError(f"scheduler {name} is not supported: it must be a discrete DDPM schedule or flow matching")
-    return NoiseSchedule.vp(betas), config.get("prediction_type", "epsilon"), len(betas)
+    return Training(NoiseSchedule.vp(betas), config.get("prediction_type", "epsilon"), len(betas))
 
 
 def from_pipeline(
@@ -210,16 +247,18 @@ def from_pipeline(
     dtype: torch.dtype = torch.float32,
     config: str | Path | None = None,
 ) -> DiffusersPrior:
-    """Load a diffusers pipeline folder or a single-file checkpoint (.safetensors, .ckpt). Nothing is ever downloaded.
+    """Load a diffusers pipeline folder or a single-file checkpoint (.safetensors, .ckpt). Nothing is downloaded.
 
     Args:
         path: a folder with ``model_index.json``, or a file.
-        prompt, negative_prompt, cfg: conditioning of models that take text; they become part of the identity.
-        config: for a single file, a diffusers folder of the same model family, read for its configuration (and for
-            what the file lacks); none looks in the local Hugging Face cache.
+        prompt, negative_prompt, cfg: conditioning of models that take text; part of the identity.
+        device: of the networks.
+        dtype: of the networks.
+        config: for a single file: a diffusers folder of the same model family, with the configuration and the parts
+            that are not in the file. Default: the local Hugging Face cache.
 
     Raises:
-        InputError: the path is no model, a file is missing, corrupt or unsafe to read, or the model is not supported.
+        InputError: the path is not a model, a file is missing, corrupt or unsafe, or the model is not supported.
     """
     path = Path(path)
     if not path.exists():
@@ -229,15 +268,15 @@ def from_pipeline(
         return _from_loaded(pipeline, prompt, negative_prompt, cfg, torch.device(device))
     except (InputError, torch.OutOfMemoryError, ModuleNotFoundError):
         raise
-    except Exception as error:  # what diffusers raises on a broken model is of no one kind
-        raise InputError(f"prior {str(path)!r} cannot be loaded: {_one_line(error)}") from error
+    except Exception as error:  # for a broken model, diffusers raises exceptions of many types
+        raise InputError(f"prior {str(path)!r} cannot be loaded: {one_line(error)}") from error
 
 
 def _load_folder(path: Path, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
     index = _pipeline_index(path)
-    # Two take no part in denoising (and a safety checker is large); others may be saved as absent, such as SD3's T5.
+    # Not used for denoising; and parts that are saved as absent, such as SD3's T5.
     unused = ("safety_checker", "image_encoder")
     left_out: dict[str, Any] = {k: None for k, v in index.items() if k in unused or v == [None, None]}
     plain = {file.name for file in path.glob("*/*.safetensors") if ".fp16." not in file.name}
@@ -251,14 +290,14 @@ def _load_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any
     import diffusers
 
     if path.suffix not in (".safetensors", ".ckpt"):
-        raise InputError(f"prior {str(path)!r} is neither a folder, a .safetensors nor a .ckpt file")
+        raise InputError(f"prior {str(path)!r} is neither a folder nor a .safetensors or .ckpt file")
     folder = _cached_config(path) if config is None else Path(config)
     pipeline_class = getattr(diffusers, _pipeline_index(folder)["_class_name"])
     return pipeline_class.from_single_file(str(path), config=str(folder), torch_dtype=dtype, local_files_only=True)
 
 
 def _cached_config(path: Path) -> Path:
-    """The folder of the local Hugging Face cache whose configuration fits a single-file checkpoint."""
+    """The folder of the local Hugging Face cache with the configuration of a single-file checkpoint."""
     from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
     from huggingface_hub import snapshot_download
 
@@ -278,10 +317,10 @@ def _pipeline_index(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{str(folder)!r} is not a diffusers folder: model_index.json is missing or broken") from error
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise InputError(f"{str(folder)!r} names a pipeline of its own in model_index.json; only diffusers' are loaded")
+        raise InputError(f"{str(folder)!r} has a pipeline class of its own; only those of diffusers are loaded")
     parts = [part[0] for part in index.values() if isinstance(part, list) and part]
     if "transformers" in parts and importlib.util.find_spec("transformers") is None:
-        raise InputError(f"{str(folder)!r} reads its prompt with a package that is missing: pip install transformers")
+        raise InputError(f"{str(folder)!r} needs another package for its prompts: pip install transformers")
     return index
 
 
@@ -290,32 +329,32 @@ def _from_loaded(pipeline: Any, prompt: str, negative_prompt: str, cfg: float, d
     denoiser = components.get("unet") or components.get("transformer")
     autoencoder = components.get("vae") or components.get("vqvae")
     if denoiser is None or autoencoder is None:
-        raise InputError(f"{type(pipeline).__name__} has no UNet or transformer with an autoencoder of latents")
+        raise InputError(f"{type(pipeline).__name__} has no UNet or transformer, or no autoencoder")
     _check_networks(denoiser, autoencoder)
-    schedule, prediction_type, steps = schedule_of(pipeline.scheduler)
+    training = training_of(pipeline.scheduler)
     takes_text = type(denoiser).__name__ != "UNet2DModel"
     if not takes_text and (prompt or negative_prompt or cfg != 1):
-        raise InputError("this model takes no text: leave out the prompts, and cfg at 1")
-    rows = _encode_prompts(pipeline, prompt, negative_prompt, device) if takes_text else (None, None)
+        raise InputError("this model takes no text: leave out the prompts and cfg")
+    conditions = None
+    if takes_text:
+        label = f"prompt {prompt!r} not {negative_prompt!r} cfg {cfg:g}"
+        conditions = Conditions(*_encode_prompts(pipeline, prompt, negative_prompt, device), cfg, label)
     if _config(autoencoder).get("force_upcast") and autoencoder.dtype == torch.float16:
         autoencoder.float()
-    return DiffusersPrior(
-        denoiser.to(device), autoencoder.to(device), schedule, prediction_type, conditioning=rows[0], negative=rows[1],
-        cfg=cfg, steps=steps, label=f"prompt {prompt!r} not {negative_prompt!r} cfg {cfg:g}" if takes_text else "",
-    )  # fmt: skip
+    return DiffusersPrior(denoiser.to(device), autoencoder.to(device), training, conditions)
 
 
 @torch.no_grad()
 def _encode_prompts(
     pipeline: Any, prompt: str, negative_prompt: str, device: torch.device
 ) -> tuple[Conditioning, Conditioning]:
-    """The conditioning of both prompts; the text encoders only visit ``device``, and leave it to the denoiser."""
+    """The conditioning of both prompts. The text encoders are on ``device`` only during the call, to save memory."""
     encoders = [m for name, m in pipeline.components.items() if name.startswith("text_encoder") and m is not None]
     for encoder in encoders:
         encoder.to(device)
     family = type(pipeline.components.get("transformer") or pipeline.unet).__name__
     pooled_name = "pooled_projections" if family == "SD3Transformer2DModel" else "text_embeds"
-    # SDXL was trained with zeros, not with the encoding of "", where there is no negative prompt.
+    # Without a negative prompt, SDXL was trained with zeros, not with the encoding of "".
     arguments: dict[str, Any] = {"negative_prompt": negative_prompt or None, "num_images_per_prompt": 1}
     if family == "SD3Transformer2DModel":
         arguments.update(prompt_2=None, prompt_3=None)
@@ -326,5 +365,6 @@ def _encode_prompts(
     return dict(zip(names, encoded[0::2], strict=False)), dict(zip(names, encoded[1::2], strict=False))
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The message of an exception in one line, or its type if it has none."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,4 +1,4 @@
-"""The embedded prior: a tiny latent diffusion model of 64-pixel scenes, in one safetensors file."""
+"""The embedded prior: a small latent diffusion model of 64-pixel scenes, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
-from .diffusers import DiffusersPrior
+from .diffusers import DiffusersPrior, Training, one_line
 
 FORMAT = "vipaint-embedded-1"
 EMBEDDED_PRIOR = Path(__file__).parents[1] / "assets" / "embedded_prior.safetensors"
 EMBEDDED_SIZE = 64
-"""Side in pixels of the pictures that the embedded prior was trained on."""
+"""Side of the training pictures of the embedded prior, in pixels."""
 
 _LARGEST_NUMBER, _MOST_BLOCKS = 4096, 16
-"""No honest configuration asks for more; a hostile one could ask for any amount of memory or time."""
+"""Limits of a configuration: larger values could take any amount of memory or time."""
 
 
 def is_embedded(path: str | Path) -> bool:
-    """Whether a file says of itself that it is an embedded prior."""
+    """Whether a file has the format of the embedded prior in its metadata."""
     try:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
@@ -37,36 +37,30 @@ def load_embedded_prior(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> DiffusersPrior:
-    """Load the embedded prior, or another one in its format.
+    """Load the embedded prior, or another prior of the same format.
 
-    The file holds the weights of a diffusers AutoencoderKL (``autoencoder.*``) and UNet2DModel (``denoiser.*``), and
-    in its metadata their configurations, the prediction type and the scaled-linear schedule, as JSON.
+    The file has the weights of a diffusers AutoencoderKL (``autoencoder.*``) and UNet2DModel (``denoiser.*``). Its
+    metadata have their configurations, the prediction type and the scaled-linear schedule, as JSON.
 
     Args:
-        path: the file; none for the one that is shipped.
-        dtype: of the networks; half-precision weights in the file are converted.
+        path: the file. Default: the shipped one.
+        device: of the networks.
+        dtype: of the networks; the weights are converted to it.
 
     Raises:
-        InputError: the file is missing, corrupt, or not what its configuration says.
+        InputError: the file is missing or corrupt, or its configuration does not fit its weights.
     """
     path = EMBEDDED_PRIOR if path is None else Path(path)
     metadata, tensors = _read(path)
     try:
         networks = _build(metadata, tensors, dtype)
         settings = _settings(metadata["schedule"])
-        schedule = NoiseSchedule.scaled_linear(**settings)
-        return DiffusersPrior(
-            networks["denoiser"].to(device),
-            networks["autoencoder"].to(device),
-            schedule,
-            metadata["prediction_type"],
-            steps=settings["steps"],
-        )
+        training = Training(NoiseSchedule.scaled_linear(**settings), metadata["prediction_type"], settings["steps"])
+        return DiffusersPrior(networks["denoiser"].to(device), networks["autoencoder"].to(device), training)
     except (torch.OutOfMemoryError, ModuleNotFoundError):
         raise
-    except Exception as error:  # a made-up configuration fails in ways of its own
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"prior {str(path)!r} is broken: {reason}; download or train it again") from error
+    except Exception as error:  # a damaged configuration can raise any exception
+        raise InputError(f"prior {str(path)!r} is broken: {one_line(error)}; download or train it again") from error
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -81,7 +75,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _build(metadata: dict[str, str], tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, nn.Module]:
-    """Both networks with their weights; built without storage first, so that a wrong size costs no memory."""
+    """Both networks with their weights. They are built without storage, so that a wrong size takes no memory."""
     from diffusers import AutoencoderKL, UNet2DModel
 
     networks: dict[str, nn.Module] = {}
@@ -103,5 +97,5 @@ def _settings(text: str) -> dict[str, Any]:
     if not all(0 <= n <= _LARGEST_NUMBER for n in numbers):
         raise InputError(f"its configuration has numbers outside [0, {_LARGEST_NUMBER}]")
     if max(settings.get("layers_per_block", 1), *map(len, lists)) > _MOST_BLOCKS:
-        raise InputError(f"its configuration asks for more than {_MOST_BLOCKS} blocks or layers")
+        raise InputError(f"its configuration has more than {_MOST_BLOCKS} blocks or layers")
     return settings
