@@ -1,6 +1,6 @@
 """The bound along a fit on an image-like Gaussian prior, and its exact ceiling.
 
-    python -m benchmarks.bound                  # seeds 100 to 107, the figures of docs/results.md
+    python -m benchmarks.bound                  # seeds 100 to 107, the figures of docs/record.md
     python -m benchmarks.bound --seeds 2        # a quick look
 
 The bound is measured every ten iterations, always with the same random walks. The ceiling is the log-evidence of the

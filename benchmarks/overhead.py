@@ -1,6 +1,6 @@
 """Costs of the library besides the networks: time, memory of a fit, and evaluations of a batch.
 
-    python -m benchmarks.overhead               # seeds 0 to 2, the figures of docs/results.md
+    python -m benchmarks.overhead               # seeds 0 to 2, the figures of docs/record.md
     python -m benchmarks.overhead --seeds 1     # a quick look
 
 The prior is the embedded one, with a half mask and default settings. Networks are timed from input to output, forward

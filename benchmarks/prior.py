@@ -1,6 +1,6 @@
 """The embedded prior: autoencoder, unconditional samples, memorisation.
 
-    python -m benchmarks.prior                # 500 samples, the figures of docs/results.md
+    python -m benchmarks.prior                # 500 samples, the figures of docs/record.md
 
 Prints the autoencoder's PSNR on held-out scenes, and for unconditional samples their plausibility and their distance to
 the nearest training scene. There are two references for memorisation. Reconstructions of held-out scenes have a similar

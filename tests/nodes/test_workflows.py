@@ -130,7 +130,8 @@ def test_every_node_of_the_pack_is_in_some_workflow():
 @pytest.mark.parametrize("name", NAMES)
 def test_nodes_do_not_overlap_and_a_note_comes_first(name):
     nodes = load(name)["nodes"]
-    assert nodes[0]["type"] == NOTE and min(nodes, key=lambda node: node["pos"]) == nodes[0]
+    assert nodes[0]["type"] == NOTE
+    assert min(nodes, key=lambda node: node["pos"]) == nodes[0]
     for a, b in combinations(nodes, 2):
         assert any(
             one["pos"][axis] + one["size"][axis] < other["pos"][axis]
@@ -203,9 +204,19 @@ def _same_id(flow: Flow) -> None:
 
 
 MISTAKES = (
-    _wrong_link_type, _wrong_slot, _missing_slot, _unknown_node, _one_value_short, _two_values_exchanged,
-    _value_out_of_range, _unknown_choice, _unconnected, _inputs_exchanged, _muted_source, _same_id,
-)  # fmt: skip
+    _wrong_link_type,
+    _wrong_slot,
+    _missing_slot,
+    _unknown_node,
+    _one_value_short,
+    _two_values_exchanged,
+    _value_out_of_range,
+    _unknown_choice,
+    _unconnected,
+    _inputs_exchanged,
+    _muted_source,
+    _same_id,
+)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.__name__[1:] for mistake in MISTAKES])

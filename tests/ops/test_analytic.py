@@ -68,7 +68,8 @@ def test_what_a_hole_hides_does_not_move_the_posterior():
     assert holes.any()
     other = Observation(observation.y + 9.0 * holes, observation.operator, observation.noise_std)
     first, second = prior.posterior(observation), prior.posterior(other)
-    assert torch.equal(first.means, second.means) and torch.equal(first.covariances, second.covariances)
+    assert torch.equal(first.means, second.means)
+    assert torch.equal(first.covariances, second.covariances)
     assert first.log_evidence == second.log_evidence
 
 
@@ -132,7 +133,8 @@ def test_moments_are_those_of_the_components(prior):
 
 def test_the_decoder_is_the_identity():
     prior, x = mixture(), draw(2, 2, 2, 3, seed=0)
-    assert torch.equal(prior.decode(x), x) and torch.equal(prior.encode(x), x)
+    assert torch.equal(prior.decode(x), x)
+    assert torch.equal(prior.encode(x), x)
 
 
 def test_bad_mixtures_are_refused():

@@ -75,7 +75,8 @@ def test_moving_keeps_the_observation():
     observation = Observation(mask * draw(1, 1, 4, 6), operators.Inpainting(mask), 0.1)
     moved = observation.to(torch.device("cpu"), torch.float32)
     x = draw(2, 1, 4, 6, seed=1)
-    assert moved.y.dtype == torch.float32 and moved.noise_std == observation.noise_std
+    assert moved.y.dtype == torch.float32
+    assert moved.noise_std == observation.noise_std
     torch.testing.assert_close(
         moved.log_likelihood(x.float()).double(), observation.log_likelihood(x), rtol=1e-4, atol=0
     )

@@ -20,7 +20,8 @@ def test_adjoint_law(case):
     seen = case.operator(x)
     y = normal(seen.shape, case.generator, case.dtype)
     back = case.operator.adjoint(y)
-    assert seen.dtype == back.dtype == case.dtype and back.shape == x.shape
+    assert seen.dtype == back.dtype == case.dtype
+    assert back.shape == x.shape
     allowed = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2}[case.dtype]
     scale = torch.maximum(norms(seen) * norms(y), norms(x) * norms(back))
     assert (inner(seen, y) - inner(x, back)).abs().le(allowed * scale).all()

@@ -87,7 +87,8 @@ def test_bfloat16_is_summed_in_float32():
 
 def test_the_default_is_the_gaussian_of_the_literature():
     kernel = GaussianBlur().kernel
-    assert kernel.shape == (61, 61) and kernel.sum().item() == pytest.approx(1, abs=1e-14)
+    assert kernel.shape == (61, 61)
+    assert kernel.sum().item() == pytest.approx(1, abs=1e-14)
     support = kernel[30] > 0
     assert support.nonzero().flatten().tolist() == list(range(18, 43))
     assert torch.equal(kernel > 0, support[:, None] & support[None])
@@ -111,7 +112,8 @@ def test_straight_motion_is_a_line_through_the_centre():
     assert level.sum().item() == pytest.approx(1)
     torch.testing.assert_close(MotionBlur(61, 90.0).kernel, level.T)
     steep = MotionBlur(31, 60.0).kernel
-    assert steep[:15, 16:].sum() > 0.4 and steep[16:, 16:].sum() < 0.01, "60 degrees is up and to the right"
+    assert steep[:15, 16:].sum() > 0.4, "60 degrees is up and to the right"
+    assert steep[16:, 16:].sum() < 0.01
     torch.testing.assert_close(steep, steep.flip(0, 1))
     torch.testing.assert_close(MotionBlur(31, 240.0).kernel, steep)
     assert MotionBlur(1, 20.0).kernel.tolist() == [[1.0]]
@@ -134,7 +136,8 @@ def test_a_shake_is_a_centred_exposure_of_one(seed, intensity, radius):
     offsets = torch.arange(size, dtype=DOUBLE) - radius
     assert kernel.shape == (size, size) and (kernel >= 0).all()
     assert kernel.sum().item() == pytest.approx(1)
-    assert (kernel.sum(0) @ offsets).abs() < 1e-9 and (kernel.sum(1) @ offsets).abs() < 1e-9
+    assert (kernel.sum(0) @ offsets).abs() < 1e-9
+    assert (kernel.sum(1) @ offsets).abs() < 1e-9
     assert torch.equal(kernel, MotionBlur.shake(size, intensity, seeded(seed)).kernel)
 
 

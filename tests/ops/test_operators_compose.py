@@ -53,7 +53,8 @@ def test_stages_are_applied_in_the_order_given():
     assert chain.picture_size((6, 8)) == (12, 16)
     assert torch.equal(chain.observed(y), mask.observed(y))
     nested = Compose(Compose(blur, down), mask)
-    assert nested.stages == chain.stages and torch.equal(nested(x), y)
+    assert nested.stages == chain.stages
+    assert torch.equal(nested(x), y)
 
 
 def test_kernels_are_checked_against_the_picture_not_the_measurements():
@@ -120,7 +121,8 @@ def test_padding_leaves_the_measurements_of_the_picture_as_they_are(name):
     assert not [side for side in sides if side % 16] and sides >= (height, width)
     larger = picture(1, 3, *sides, seed=2)
     larger[..., :height, :width] = x
-    assert torch.equal(padded.y, y) and torch.equal(padded.operator(larger), y)
+    assert torch.equal(padded.y, y)
+    assert torch.equal(padded.operator(larger), y)
     inverse = padded.operator.pinv(y)
     assert inverse.shape[2:] == sides
     assert torch.equal(crop_to(inverse, height, width), operator.pinv(y))

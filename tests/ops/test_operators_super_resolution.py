@@ -27,7 +27,8 @@ def test_bicubic_of_four_has_sixteen_taps():
     point = torch.zeros(1, 1, 16, 16, dtype=DOUBLE)
     point[..., 7, 5] = 1
     used = (SuperResolution(4).adjoint(point)[0, 0] != 0).nonzero()
-    assert used.min(0).values.tolist() == [22, 14] and used.max(0).values.tolist() == [37, 29]
+    assert used.min(0).values.tolist() == [22, 14]
+    assert used.max(0).values.tolist() == [37, 29]
 
 
 @pytest.mark.parametrize("kind", ["bicubic", "average"])
