@@ -2,6 +2,10 @@
 
 ComfyUI runs nodes in inference mode, keeps weights as inference tensors, and on recent NVIDIA GPUs pages them through
 memory that is reused. Each function here removes one of these obstacles.
+
+Context managers restore what they change. :func:`make_differentiable` and :func:`make_attributes_differentiable` do
+not: a network keeps its normal tensors, which share the memory of the inference tensors, and ComfyUI's own samplers run
+on them unchanged. :func:`clone_weights_when_used` changes a patcher, so it is for a clone of the user's.
 """
 
 from __future__ import annotations

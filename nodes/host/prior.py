@@ -7,7 +7,6 @@ and guidance apply as in ComfyUI's own samplers.
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from enum import IntEnum
@@ -24,7 +23,8 @@ from ...vipaint_ops.errors import InputError
 from ...vipaint_ops.images.pictures import pad_observation
 from ...vipaint_ops.inference.progress import Progress
 from ...vipaint_ops.measurement.observation import Observation
-from ..ldm.networks import unquantised
+from .codebook import unquantised
+from .fingerprint import fingerprint
 from .gradients import (
     attention_with_gradient,
     check_gradient,
@@ -84,7 +84,7 @@ class HostPrior:
         if torch.is_grad_enabled():
             make_differentiable(self._model)
         x, sigma = self.schedule.to_host(z, t)
-        prediction = self._run(Gradients.ALL, lambda: self._guider(x, sigma.to(x), **self._arguments).to(z.dtype))
+        prediction = self._run(Gradients.ALL, lambda: self._guider(x, sigma, **self._arguments).to(z.dtype))
         self._prediction = prediction.detach()[:1]
         return prediction
 
@@ -215,18 +215,6 @@ def empty_latent(patcher: Any, vae: HostVAE, picture_size: tuple[int, int]) -> T
         )
     frames = (1,) * (dimensions - 2)
     return torch.zeros(1, channels, *frames, *(side // vae.factor for side in picture_size))
-
-
-def fingerprint(patcher: Any) -> str:
-    """Identifies a model by class, first values of unpatched weights, and keys and strengths of patches."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(patcher.model.named_parameters()):
-        digest.update(f"{name} {tuple(weight.shape)}".encode())
-        if name in patcher.patches:
-            digest.update(str([(patch[0], patch[2]) for patch in patcher.patches[name]]).encode())
-        elif type(weight.data) is Tensor:
-            digest.update(weight.detach().flatten()[:4].float().cpu().numpy().tobytes())
-    return f"{type(patcher.model).__name__} {digest.hexdigest()[:12]}"
 
 
 def _private(guider: Any, kept: int, gradients: Gradients) -> Any:

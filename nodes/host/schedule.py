@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,20 +38,19 @@ class HostSchedule(NoiseSchedule):
                 f"model samples by {kind}, which VIPaint does not support: its noise level cannot be derived"
             )
         self._flow, self._noise = signal == 0.5, 2 * noise
-        times = torch.linspace(0, 1, _POINTS, dtype=torch.float64).clamp(_EDGE, 1 - _EDGE)
-        sigmas = torch.tensor([float(model_sampling.percent_to_sigma(1 - t)) for t in times.tolist()]).double()
+        self._times = np.linspace(0, 1, _POINTS)
+        percents = 1 - self._times.clip(_EDGE, 1 - _EDGE)
+        # Rounded to single precision, in which saved posteriors name their schedule.
+        sigmas = np.float32([model_sampling.percent_to_sigma(percent) for percent in percents.tolist()]).astype(float)
         ratios = self._noise * sigmas / (1 - sigmas) if self._flow else sigmas
-        self._log_snr = -2 * ratios.log()
-        if not (self._log_snr.isfinite().all() and (self._log_snr.diff() < 0).all()):
+        self._log_snr = -2 * np.log(ratios)
+        if not np.isfinite(self._log_snr).all() or (np.diff(self._log_snr) >= 0).any():
             raise InputError(
                 f"model samples by {kind}, which VIPaint does not support: its noise does not increase with time"
             )
 
     def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        table = self._log_snr.to(t.device)
-        position = t.clamp(0, 1) * (_POINTS - 1)
-        lower = position.floor().long().clamp(max=_POINTS - 2)
-        log_snr = torch.lerp(table[lower], table[lower + 1], position - lower)
+        log_snr = torch.as_tensor(np.interp(t.cpu().numpy(), self._times, self._log_snr), device=t.device)
         if not self._flow:
             return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
         ratio = (-log_snr / 2).exp() / self._noise
@@ -58,15 +58,13 @@ class HostSchedule(NoiseSchedule):
         return 1 - sigma, self._noise * sigma
 
     def time_at_log_snr(self, value: float) -> float:
-        table = self._log_snr.flip(0)
-        upper = int(torch.searchsorted(table, value).clamp(1, _POINTS - 1))
-        low, high = table[upper - 1].item(), table[upper].item()
-        part = min(max((value - low) / (high - low), 0.0), 1.0)
-        return 1 - (upper - 1 + part) / (_POINTS - 1)
+        return float(np.interp(value, self._log_snr[::-1], self._times[::-1]))
 
     def to_host(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The host's noisy latent and its sigma (``[batch]``) for ``z`` at times ``t`` (``[batch]``)."""
-        alpha, sigma = self.alpha(t), self.sigma(t)
+        # On the CPU, as devices such as Apple's have no float64.
+        t = t.cpu()
+        alpha, sigma = self.alpha(t).to(z), self.sigma(t).to(z)
         if self._flow:
             return z, sigma / self._noise
         return z / alpha.view(-1, *[1] * (z.ndim - 1)), sigma / alpha

@@ -31,8 +31,8 @@ class Attached:
         found = self.client.report(self.client.run(self.graph), node)["denoiser"]
         return found["automatic"], found["finite_difference"]
 
-    def lora(self):
-        lora = {"lora_name": "tiny_sd15.safetensors", "strength_model": 1.0}
+    def lora(self, name="tiny_sd15", strength=1.0):
+        lora = {"lora_name": f"{name}.safetensors", "strength_model": strength}
         self.model = self.graph.add("LoraLoaderModelOnly", model=self.model, **lora)[0]
 
     def controlnet(self):
@@ -119,3 +119,16 @@ def test_weight_hooks_that_differ_between_conditions_are_refused(attached):
     subject.positive = subject.hook(subject.positive)
     with pytest.raises(HostError, match="conditions with different weight hooks"):
         subject.compare()
+
+
+def test_loras_of_the_same_keys_are_told_apart(client, attached):
+    subject = attached()
+    plain, reported = subject.model, []
+    for lora in ({}, {"name": "tiny_sd15_other"}, {"strength": 0.5}, {}):
+        subject.model = plain
+        subject.lora(**lora)
+        reported.append(subject.graph.add("TestFingerprint", model=subject.model))
+    run = client.run(subject.graph)
+    first, other, weaker, again = (client.report(run, node)["fingerprint"] for node in reported)
+    assert first == again
+    assert len({first, other, weaker}) == 3

@@ -170,8 +170,9 @@ def write_all(models: Path) -> None:
     """Write every file into the folders of ``models``: checkpoints, diffusion_models, vae and loras.
 
     ``checkpoints/tiny_{sd15,sd15_middle,sd15_inpaint,sd3}`` hold a network and a TAESD,
-    ``diffusion_models/tiny_{flux,wan}`` a transformer, ``vae/tiny_taesd_{4,16}`` a TAESD, ``loras/tiny_sd15`` a LoRA,
-    ``controlnet/tiny_sd15`` a ControlNet; all are .safetensors.
+    ``diffusion_models/tiny_{flux,wan}`` a transformer, ``vae/tiny_taesd_{4,16}`` a TAESD, 
+    ``loras/tiny_sd15{,_other}`` two LoRAs of the same keys, ``controlnet/tiny_sd15`` a ControlNet; all are
+    .safetensors.
     """
     _write(models / "checkpoints/tiny_sd15.safetensors", (sd15, {}), (taesd, {}))
     _write(models / "checkpoints/tiny_sd15_middle.safetensors", (sd15, {"middle": True}), (taesd, {}))
@@ -182,11 +183,12 @@ def write_all(models: Path) -> None:
     for channels in (4, 16):
         _write(models / f"vae/tiny_taesd_{channels}.safetensors", (taesd, {"prefix": "", "channels": channels}))
     _write(models / "loras/tiny_sd15.safetensors", (lora, {}))
+    _write(models / "loras/tiny_sd15_other.safetensors", (lora, {}), seed=1)
     _write(models / "controlnet/tiny_sd15.safetensors", (controlnet, {}))
 
 
-def _write(path: Path, *parts) -> None:
-    weights = Weights()
+def _write(path: Path, *parts, seed: int = 0) -> None:
+    weights = Weights(seed)
     for build, settings in parts:
         build(weights, **settings)
     path.parent.mkdir(parents=True, exist_ok=True)

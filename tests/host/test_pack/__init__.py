@@ -2,6 +2,7 @@
 
 from .basic import TestBadImage, TestConditioning, TestLatent, TestModelState, TestSaveTensor
 from .gradient import TestPlainGradient
+from .hooks import TestFingerprint, TestHooks, TestLinkedValue
 from .networks import TestTinyModel, TestTinyVAE
 from .pack_gradient import TestPackGradient
 from .reused_buffer import TestReusedWeightBuffer
@@ -10,7 +11,10 @@ from .spoilt_model import TestSpoiltModel
 _NODES = (
     TestBadImage,
     TestConditioning,
+    TestFingerprint,
+    TestHooks,
     TestLatent,
+    TestLinkedValue,
     TestModelState,
     TestPackGradient,
     TestPlainGradient,
