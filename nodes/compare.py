@@ -32,11 +32,15 @@ class Compare(io.ComfyNode):
                 io.Image.Input("images", tooltip="Samples to measure, any number."),
                 io.Image.Input("original", tooltip="The image before degradation, of the same size."),
                 ObservationSocket.Input(
-                    "observation", optional=True,
+                    "observation",
+                    optional=True,
                     tooltip="Adds the residual of each image in units of the noise level. About 1 is expected.",
                 ),
                 io.String.Input(
-                    "names", default="", optional=True, multiline=True,
+                    "names",
+                    default="",
+                    optional=True,
+                    multiline=True,
                     tooltip="Labels of the images, one per line. Images without a label are numbered.",
                 ),
             ],
@@ -44,7 +48,7 @@ class Compare(io.ComfyNode):
                 output(io.String, "text", "Table of the metrics."),
                 output(io.Image, "sheet", "Contact sheet of the images with their metrics. The original is last."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, images, original, observation=None, names="") -> io.NodeOutput:

@@ -33,37 +33,67 @@ def sampling_inputs() -> list[Any]:
     return [
         io.Int.Input("seed", **SEED, tooltip="A new seed draws new samples of the same fit."),
         io.Float.Input(
-            "cfg", default=1.0, min=0.0, max=30.0, step=0.1, round=0.01,
+            "cfg",
+            default=1.0,
+            min=0.0,
+            max=30.0,
+            step=0.1,
+            round=0.01,
             tooltip="Classifier-free guidance. 1 = off, half the cost. 3 to 5 follows a prompt; higher values reduce "
             "diversity.",
         ),
         io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="Number of samples."),
         io.Combo.Input(
-            "preset", options=list(RESTORATIONS), default="quality",
+            "preset",
+            options=list(RESTORATIONS),
+            default="quality",
             tooltip="quality: slowest. balanced: three quarters of its time. fast: half of its time. published v1, v2: "
             "settings of the two publications, for comparison.",
         ),
         noise_input(),
-    ]  # fmt: skip
+    ]
 
 
 def restore(
-    graph: GraphBuilder, observation: Any, model: Any, positive: Any, negative: Any, vae: Any, seed: int, cfg: float,
-    num_samples: int, preset: str,
-) -> Any:  # fmt: skip
+    graph: GraphBuilder,
+    observation: Any,
+    model: Any,
+    positive: Any,
+    negative: Any,
+    vae: Any,
+    seed: int,
+    cfg: float,
+    num_samples: int,
+    preset: str,
+) -> Any:
     """Add the nodes that fit and sample ``observation``, and return the sampling node. Models and data are links."""
     check_choice("preset", preset, RESTORATIONS)
     settings = RESTORATIONS[preset]
     guider = graph.node("CFGGuider", model=model, positive=positive, negative=negative, cfg=cfg).out(0)
     model_and_picture = {"guider": guider, "vae": vae, "observation": observation, "checkpointing": "auto"}
     fit = graph.node(
-        "VIPaintFitPosterior", **model_and_picture, seed=_FIT_SEED, preset=settings.fit, keypoints="", iterations=-1,
-        samples=0, mean_rate=0.0, log_std_rate=0.0, gate_rate=0.0,
-    )  # fmt: skip
+        "VIPaintFitPosterior",
+        **model_and_picture,
+        seed=_FIT_SEED,
+        preset=settings.fit,
+        keypoints="",
+        iterations=-1,
+        samples=0,
+        mean_rate=0.0,
+        log_std_rate=0.0,
+        gate_rate=0.0,
+    )
     return graph.node(
-        "VIPaintSamplePosterior", **model_and_picture, posterior=fit.out(0), num_samples=num_samples, seed=seed,
-        steps=settings.steps, guidance=settings.guidance, batch_size=4, first_sample=0,
-    )  # fmt: skip
+        "VIPaintSamplePosterior",
+        **model_and_picture,
+        posterior=fit.out(0),
+        num_samples=num_samples,
+        seed=seed,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        batch_size=4,
+        first_sample=0,
+    )
 
 
 class Inpaint(io.ComfyNode):
@@ -98,7 +128,11 @@ class Inpaint(io.ComfyNode):
         observation = graph.node("VIPaintObserveInpaint", image=image, mask=mask, noise_level=noise_level)
         sample = restore(graph, observation.out(0), **restoration)
         composited = graph.node(
-            "VIPaintCompositeObserved", images=sample.out(1), original=image, mask=mask, feather=feather,
+            "VIPaintCompositeObserved",
+            images=sample.out(1),
+            original=image,
+            mask=mask,
+            feather=feather,
             colour_match=colour_match,
-        )  # fmt: skip
+        )
         return io.NodeOutput(composited.out(0), sample.out(0), expand=graph.finalize())

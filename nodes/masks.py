@@ -38,29 +38,51 @@ class MakeMask(io.ComfyNode):
                 io.Int.Input("width", **side, tooltip="Width of the image in pixels."),
                 io.Int.Input("height", **side, tooltip="Height of the image in pixels."),
                 io.Combo.Input(
-                    "kind", options=list(KINDS), default="box",
+                    "kind",
+                    options=list(KINDS),
+                    default="box",
                     tooltip="Shape of the masked area. Each kind uses its own settings below and ignores the others.",
                 ),
                 io.Float.Input(
-                    "share", default=0.25, min=0.01, max=0.99, step=0.01, round=0.001,
+                    "share",
+                    default=0.25,
+                    min=0.01,
+                    max=0.99,
+                    step=0.01,
+                    round=0.001,
                     tooltip="Masked fraction of the image, for box, random boxes (within about 0.01), brush strokes "
                     "and random pixels.",
                 ),
                 io.Float.Input(
-                    "angle", default=0.0, min=-360.0, max=360.0, step=1.0, round=0.01,
+                    "angle",
+                    default=0.0,
+                    min=-360.0,
+                    max=360.0,
+                    step=1.0,
+                    round=0.01,
                     tooltip="Half plane: direction of the masked side in degrees, counter-clockwise. 0 = right half, "
                     "90 = top.",
                 ),
                 io.Int.Input(
-                    "border", default=64, min=1, max=_LARGEST // 2,
+                    "border",
+                    default=64,
+                    min=1,
+                    max=_LARGEST // 2,
                     tooltip="Outpaint border: masked pixels along each side.",
                 ),
                 io.Int.Input(
-                    "step", default=4, min=2, max=64,
+                    "step",
+                    default=4,
+                    min=2,
+                    max=64,
                     tooltip="Every k-th pixel: one pixel of each step x step block is known.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
                     tooltip="Seed of random boxes, brush strokes and random pixels.",
                 ),
             ],
@@ -68,7 +90,7 @@ class MakeMask(io.ComfyNode):
                 output(io.Mask, "mask", "The mask (1 = masked area)."),
                 output(io.String, "coverage", "The masked fraction as text."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, width, height, kind, share, angle, border, step, seed) -> io.NodeOutput:

@@ -43,46 +43,80 @@ class FitPosterior(io.ComfyNode):
                 ObservationSocket.Input("observation", tooltip="The observation, from an Observe node."),
                 io.Int.Input("seed", **SEED, tooltip="Seed of the fit."),
                 io.Combo.Input(
-                    "preset", options=list(FITS), default="quality",
+                    "preset",
+                    options=list(FITS),
+                    default="quality",
                     tooltip="quality: 50 iterations. fast: 25 iterations, half the Monte Carlo samples. several: 64 "
                     "components, no optimisation; use with at most 16 measurements, when several answers fit. "
                     "published v1, v2: settings of the two publications, for comparison.",
                 ),
                 io.String.Input(
-                    "keypoints", default="",
+                    "keypoints",
+                    default="",
                     tooltip="Noise levels of the fit, as decreasing times from 1 (noise) to 0 (clean), such as 0.55, "
                     "0.4. Empty = preset, which suits any model.",
                 ),
                 io.Int.Input(
-                    "iterations", default=-1, min=-1, max=1000,
+                    "iterations",
+                    default=-1,
+                    min=-1,
+                    max=1000,
                     tooltip="Gradient steps. -1 = preset, 0 = initialisation only.",
                 ),
                 io.Int.Input(
-                    "samples", default=0, min=0, max=64,
+                    "samples",
+                    default=0,
+                    min=0,
+                    max=64,
                     tooltip="Monte Carlo samples per iteration. Time and memory grow with it. 0 = preset.",
                 ),
                 io.Float.Input(
-                    "mean_rate", default=0.0, min=0.0, max=10.0, step=0.01, round=0.0001,
+                    "mean_rate",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    round=0.0001,
                     tooltip="Learning rate of the means, in standard deviations of the latent. 0 = preset.",
                 ),
                 io.Float.Input(
-                    "log_std_rate", default=0.0, min=0.0, max=10.0, step=0.01, round=0.0001,
+                    "log_std_rate",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    round=0.0001,
                     tooltip="Learning rate of the log standard deviations. 0 = preset.",
                 ),
                 io.Float.Input(
-                    "gate_rate", default=0.0, min=0.0, max=10.0, step=0.01, round=0.0001,
+                    "gate_rate",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    round=0.0001,
                     tooltip="Learning rate of the gates between keypoints. 0 = preset.",
                 ),
                 io.Combo.Input(
                     "checkpointing", options=list(CHECKPOINTING), default="auto", tooltip=CHECKPOINTING_TOOLTIP
                 ),
                 io.Float.Input(
-                    "perceptual_weight", default=0.0, min=0.0, max=10000.0, step=1.0, round=0.01, optional=True,
+                    "perceptual_weight",
+                    default=0.0,
+                    min=0.0,
+                    max=10000.0,
+                    step=1.0,
+                    round=0.01,
+                    optional=True,
                     tooltip="Weight of a perceptual (LPIPS) term in the likelihood. 0 = off. Needs the Python package "
                     "lpips, which downloads its weights.",
                 ),
                 io.Int.Input(
-                    "components", default=0, min=0, max=256, optional=True,
+                    "components",
+                    default=0,
+                    min=0,
+                    max=256,
+                    optional=True,
                     tooltip="Mixture components, each fitted around its own draw. Samples cycle through them. 0 = "
                     "preset (several: 64, others: 1).",
                 ),
@@ -93,7 +127,7 @@ class FitPosterior(io.ComfyNode):
                 output(io.Image, "keypoint_preview", "Denoised predictions of four draws at each keypoint."),
                 output(io.String, "report", "Cost of the fit, and the weighting of several components."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def validate_inputs(cls, keypoints=None):
@@ -108,13 +142,33 @@ class FitPosterior(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, guider, vae, observation, seed, preset, keypoints, iterations, samples, mean_rate, log_std_rate,
-        gate_rate, checkpointing, perceptual_weight=0.0, components=0,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        guider,
+        vae,
+        observation,
+        seed,
+        preset,
+        keypoints,
+        iterations,
+        samples,
+        mean_rate,
+        log_std_rate,
+        gate_rate,
+        checkpointing,
+        perceptual_weight=0.0,
+        components=0,
+    ) -> io.NodeOutput:
         config = fit_config(
-            preset, keypoints, iterations, samples=samples, mean_rate=mean_rate, log_std_rate=log_std_rate,
-            gate_rate=gate_rate, perceptual_weight=perceptual_weight, components=components,
-        )  # fmt: skip
+            preset,
+            keypoints,
+            iterations,
+            samples=samples,
+            mean_rate=mean_rate,
+            log_std_rate=log_std_rate,
+            gate_rate=gate_rate,
+            perceptual_weight=perceptual_weight,
+            components=components,
+        )
         padded, sides, size = pad_to_model(observation, vae)
 
         def fit(prior: HostPrior) -> tuple[HierarchicalPosterior, list[tuple[str, Tensor]]]:
@@ -158,20 +212,31 @@ class SamplePosterior(io.ComfyNode):
                 io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="Number of samples."),
                 io.Int.Input("seed", **SEED, tooltip="Seed of the samples."),
                 io.Int.Input(
-                    "steps", default=0, min=0, max=1000,
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=1000,
                     tooltip="Denoising steps from the last keypoint to the image. 0 = default of the guidance.",
                 ),
                 io.Combo.Input(
-                    "guidance", options=list(GUIDANCE), default="kalman",
+                    "guidance",
+                    options=list(GUIDANCE),
+                    default="kalman",
                     tooltip="Correction towards the observation at each step. kalman: no step size, diverse samples. "
                     "pseudo-inverse: cheaper. dps: with a step size. published: for a fit of that preset.",
                 ),
                 io.Int.Input(
-                    "batch_size", default=4, min=1, max=64,
+                    "batch_size",
+                    default=4,
+                    min=1,
+                    max=64,
                     tooltip="Samples computed in parallel. Affects speed and memory, not the samples.",
                 ),
                 io.Int.Input(
-                    "first_sample", default=0, min=0, max=100000,
+                    "first_sample",
+                    default=0,
+                    min=0,
+                    max=100000,
                     tooltip="Index of the first sample. To draw sample 3 of a batch alone: same seed, first_sample 3, "
                     "num_samples 1.",
                 ),
@@ -179,7 +244,11 @@ class SamplePosterior(io.ComfyNode):
                     "checkpointing", options=list(CHECKPOINTING), default="auto", tooltip=CHECKPOINTING_TOOLTIP
                 ),
                 io.Int.Input(
-                    "particles", default=1, min=1, max=64, optional=True,
+                    "particles",
+                    default=1,
+                    min=1,
+                    max=64,
+                    optional=True,
                     tooltip="Group size of sequential Monte Carlo, for kalman guidance. 1 = off. Use with at most 16 "
                     "measurements. A group must fit into memory.",
                 ),
@@ -189,13 +258,24 @@ class SamplePosterior(io.ComfyNode):
                 output(io.Image, "images", "The decoded samples. Composite Observed restores the known pixels."),
                 output(io.String, "report", "Cost of the run, and statistics of the particles."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, posterior, guider, vae, observation, num_samples, seed, steps, guidance, batch_size, first_sample,
-        checkpointing, particles=1,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        posterior,
+        guider,
+        vae,
+        observation,
+        num_samples,
+        seed,
+        steps,
+        guidance,
+        batch_size,
+        first_sample,
+        checkpointing,
+        particles=1,
+    ) -> io.NodeOutput:
         config = refine_config(guidance, steps, min(batch_size, num_samples), particles)
         padded, sides, size = pad_to_model(observation, vae)
         posterior.check_observation(padded)
@@ -203,9 +283,15 @@ class SamplePosterior(io.ComfyNode):
         def sample(prior: HostPrior) -> tuple[Tensor, SampleResult]:
             generator = torch.Generator().manual_seed(seed)
             result = sample_posterior(
-                prior, padded, posterior, num_samples, config, generator=generator, first=first_sample,
+                prior,
+                padded,
+                posterior,
+                num_samples,
+                config,
+                generator=generator,
+                first=first_sample,
                 callback=prior.report,
-            )  # fmt: skip
+            )
             return prior.to_wire(result.latents), result
 
         latents, result = with_host_prior(

@@ -90,12 +90,13 @@ class LoadPosterior(io.ComfyNode):
             description="Loads a posterior of Save Posterior, for the same image, mask and model.",
             inputs=[
                 io.Combo.Input(
-                    "file", options=_names(),
+                    "file",
+                    options=_names(),
                     tooltip="Files in models/vipaint and in the output folder. Press R to refresh the list.",
                 )
             ],
             outputs=[output(PosteriorSocket, "posterior", "For Sample Posterior.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def validate_inputs(cls, file=None):

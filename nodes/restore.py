@@ -28,7 +28,9 @@ class Deblur(io.ComfyNode):
                 *model_inputs(),
                 io.Image.Input("image", extra_dict=LINK, tooltip=observe_blur.IMAGE_TOOLTIP),
                 io.Combo.Input(
-                    "blur", options=["gaussian", "motion"], default="gaussian",
+                    "blur",
+                    options=["gaussian", "motion"],
+                    default="gaussian",
                     tooltip="gaussian: out of focus, uses std. motion: along a line, uses angle. A connected kernel "
                     "replaces both.",
                 ),
@@ -39,7 +41,12 @@ class Deblur(io.ComfyNode):
                     "std", default=3.0, min=0.1, max=100.0, step=0.1, round=0.01, tooltip=observe_blur.STD_TOOLTIP
                 ),
                 io.Float.Input(
-                    "angle", default=0.0, min=-360.0, max=360.0, step=1.0, round=0.01,
+                    "angle",
+                    default=0.0,
+                    min=-360.0,
+                    max=360.0,
+                    step=1.0,
+                    round=0.01,
                     tooltip=observe_blur.ANGLE_TOOLTIP,
                 ),
                 *sampling_inputs(),
@@ -47,7 +54,7 @@ class Deblur(io.ComfyNode):
             ],
             outputs=_outputs(),
             enable_expand=True,
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, image, blur, kernel_size, std, angle, noise_level, kernel=None, **restoration) -> io.NodeOutput:
@@ -59,9 +66,14 @@ class Deblur(io.ComfyNode):
             observation = graph.node("VIPaintObserveGaussianBlur", **seen, kernel_size=kernel_size, std=std)
         else:
             observation = graph.node(
-                "VIPaintObserveMotionBlur", **seen, kind="straight", kernel_size=kernel_size, angle=angle,
-                intensity=0.0, seed=0,
-            )  # fmt: skip
+                "VIPaintObserveMotionBlur",
+                **seen,
+                kind="straight",
+                kernel_size=kernel_size,
+                angle=angle,
+                intensity=0.0,
+                seed=0,
+            )
         return _expanded(graph, observation, restoration)
 
 

@@ -67,9 +67,14 @@ class HostPrior:
     dtype = torch.float32
 
     def __init__(
-        self, guider: Any, vae: HostVAE, latent_shape: tuple[int, ...], arguments: dict[str, Any],
-        gradients: Gradients, callback: Callable[..., None] | None,
-    ):  # fmt: skip
+        self,
+        guider: Any,
+        vae: HostVAE,
+        latent_shape: tuple[int, ...],
+        arguments: dict[str, Any],
+        gradients: Gradients,
+        callback: Callable[..., None] | None,
+    ):
         self._guider, self._model, self._vae, self._arguments = guider, guider.inner_model, vae, arguments
         self._gradients, self._report = gradients, callback
         self.schedule = HostSchedule(self._model.model_sampling)
@@ -257,9 +262,14 @@ class _Task(comfy.samplers.Sampler):
     """The sampler that passes the loaded model to ``work``."""
 
     def __init__(
-        self, work: Callable[[HostPrior], Any], vae: HostVAE, checkpointing: str, gradients: Gradients, kept: int,
+        self,
+        work: Callable[[HostPrior], Any],
+        vae: HostVAE,
+        checkpointing: str,
+        gradients: Gradients,
+        kept: int,
         callback: Callable[..., None] | None,
-    ):  # fmt: skip
+    ):
         self._work, self._vae, self._checkpointing, self._callback = work, vae, checkpointing, callback
         self._gradients, self._kept = gradients, kept
         self.result: Any = None

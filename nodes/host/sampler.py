@@ -48,9 +48,16 @@ class HostSampler(comfy.samplers.Sampler):
         self._observation, self._sides, _ = pad_to_model(observation, vae)
 
     def sample(
-        self, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor,
-        latent_image: Tensor, denoise_mask: Tensor | None = None, disable_pbar: bool = False,
-    ) -> Tensor:  # fmt: skip
+        self,
+        guider: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        latent_image: Tensor,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
         """Called by ComfyUI with the model loaded; latents are in the model's scale.
 
         Raises:
@@ -79,9 +86,15 @@ class HostSampler(comfy.samplers.Sampler):
                 prior.report(progress)
 
             result = self._method(
-                prior, self._observation, len(noise), config, generator=torch.Generator().manual_seed(seed),
-                first=self.first, noise=_begin(prior, config, noise, latent_image), callback=report,
-            )  # fmt: skip
+                prior,
+                self._observation,
+                len(noise),
+                config,
+                generator=torch.Generator().manual_seed(seed),
+                first=self.first,
+                noise=_begin(prior, config, noise, latent_image),
+                callback=report,
+            )
             # What is shown last is the node's denoised_output.
             prior.report(last, result.latents)
             return result.latents
@@ -89,9 +102,16 @@ class HostSampler(comfy.samplers.Sampler):
         seed = extra_args["seed"] or 0
         rows = min(self._config.batch_size, len(noise))
         latents = with_host_prior(
-            guider, self._vae, self._sides, work, rows=rows, checkpointing=self.checkpointing,
-            gradients=self.gradients, sigmas=sigmas, callback=callback,
-        )  # fmt: skip
+            guider,
+            self._vae,
+            self._sides,
+            work,
+            rows=rows,
+            checkpointing=self.checkpointing,
+            gradients=self.gradients,
+            sigmas=sigmas,
+            callback=callback,
+        )
         if not latents.isfinite().all():
             raise InputError(
                 "the run diverged to NaN or infinite values: use more steps or a lower scale or rate, raise "

@@ -62,7 +62,9 @@ class ObserveMotionBlur(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip=IMAGE_TOOLTIP),
                 io.Combo.Input(
-                    "kind", options=["straight", "camera shake"], default="straight",
+                    "kind",
+                    options=["straight", "camera shake"],
+                    default="straight",
                     tooltip="straight: along a line. camera shake: a random path, for test images.",
                 ),
                 kernel_size_input("Side of the kernel in pixels, odd: length of the motion + 1."),
@@ -70,14 +72,19 @@ class ObserveMotionBlur(io.ComfyNode):
                     "angle", default=0.0, min=-360.0, max=360.0, step=1.0, round=0.01, tooltip=ANGLE_TOOLTIP
                 ),
                 io.Float.Input(
-                    "intensity", default=0.5, min=0.0, max=1.0, step=0.05, round=0.01,
+                    "intensity",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    round=0.01,
                     tooltip="Camera shake: 0 = straight line, 1 = very irregular path.",
                 ),
                 io.Int.Input("seed", **SEED, tooltip="Camera shake: seed of the path."),
                 noise_input(),
             ],
             outputs=[observation_output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, image, kind, kernel_size, angle, intensity, seed, noise_level) -> io.NodeOutput:

@@ -51,9 +51,12 @@ class DegradeImage(io.ComfyNode):
         generator = torch.Generator().manual_seed(seed)
         with torch.inference_mode(False):
             degraded = degrade(
-                picture, observation.operator, observation.noise_std, generator=generator,
+                picture,
+                observation.operator,
+                observation.noise_std,
+                generator=generator,
                 likelihood=observation.likelihood,
-            )  # fmt: skip
+            )
         return io.NodeOutput(images(degraded.y.expand(-1, 3, -1, -1)), degraded)
 
 

@@ -30,11 +30,13 @@ class EstimateNoiseLevel(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The image to restore, before resizing or denoising."),
                 io.Mask.Input(
-                    "mask", optional=True,
+                    "mask",
+                    optional=True,
                     tooltip="1 = masked area. Pixels in or next to it are excluded.",
                 ),
                 io.Vae.Input(
-                    "vae", optional=True,
+                    "vae",
+                    optional=True,
                     tooltip="Include this VAE's reconstruction error, which noise_level must cover.",
                 ),
             ],
@@ -42,7 +44,7 @@ class EstimateNoiseLevel(io.ComfyNode):
                 output(io.Float, "noise_level", "For the noise_level input of an Observe node."),
                 output(io.String, "text", "The estimate as text."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, image, mask=None, vae=None) -> io.NodeOutput:
@@ -97,15 +99,18 @@ class RobustLikelihood(io.ComfyNode):
                     "observation", tooltip="From an Observe node. Its noise level is that of the inliers."
                 ),
                 io.Float.Input(
-                    "degrees", default=2.0, min=0.5, max=100.0, step=0.5, round=0.01,
+                    "degrees",
+                    default=2.0,
+                    min=0.5,
+                    max=100.0,
+                    step=0.5,
+                    round=0.01,
                     tooltip="Degrees of freedom of Student's t. Lower values allow more outliers; 100 is nearly "
                     "Gaussian.",
                 ),
             ],
-            outputs=[
-                output(ObservationSocket, "robust_observation", "For Fit Posterior and Sample Posterior.")
-            ],
-        )  # fmt: skip
+            outputs=[output(ObservationSocket, "robust_observation", "For Fit Posterior and Sample Posterior.")],
+        )
 
     @classmethod
     def execute(cls, observation, degrees) -> io.NodeOutput:

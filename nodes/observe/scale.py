@@ -16,11 +16,13 @@ def scale_inputs() -> list[io.ComboInput]:
     return [
         io.Int.Input("factor", default=4, min=2, max=16, tooltip="Upscaling factor."),
         io.Combo.Input(
-            "kind", options=["bicubic", "average"], default="bicubic",
+            "kind",
+            options=["bicubic", "average"],
+            default="bicubic",
             tooltip="Downscaling method. bicubic: antialiased, as in image editors. average: mean of factor x factor "
             "blocks, as in sensors.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 class ObserveSuperResolution(io.ComfyNode):

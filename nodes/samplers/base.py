@@ -64,19 +64,24 @@ class MethodNode(io.ComfyNode):
                 io.Vae.Input("vae", tooltip=VAE_TOOLTIP),
                 *cls.widgets(),
                 io.Int.Input(
-                    "batch_size", default=4, **_COUNT,
+                    "batch_size",
+                    default=4,
+                    **_COUNT,
                     tooltip="Samples of the latent's batch computed in parallel. Affects speed and memory, not the "
                     "samples.",
                 ),
                 io.Int.Input(
-                    "first_sample", default=0, min=0, max=100000,
+                    "first_sample",
+                    default=0,
+                    min=0,
+                    max=100000,
                     tooltip="Index of the first sample. To draw sample 3 of a batch alone: LatentFromBatch with "
                     "batch_index 3, and first_sample 3.",
                 ),
                 *([checkpointing] if cls.gradients == Gradients.ALL else []),
             ],
             outputs=[output(io.Sampler, "sampler", "For SamplerCustomAdvanced.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, observation, vae, first_sample, checkpointing="off", **settings) -> io.NodeOutput:
@@ -116,15 +121,21 @@ def travel_inputs(length: int, visits: int, length_note: str, visits_note: str) 
     """The widgets of time travel; -1 is allowed if it is the default."""
     return [
         io.Int.Input(
-            "travel_length", default=length, min=min(length, 1), max=1000,
+            "travel_length",
+            default=length,
+            min=min(length, 1),
+            max=1000,
             tooltip=f"Time travel: steps per segment. {length_note}.",
         ),
         io.Int.Input(
-            "travel_visits", default=visits, min=min(visits, 1), max=100,
+            "travel_visits",
+            default=visits,
+            min=min(visits, 1),
+            max=100,
             tooltip="Time travel: passes over each segment, with noise added in between. 1 = off. Cost grows with it. "
             f"{visits_note}.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 class EmptyLatent(io.ComfyNode):

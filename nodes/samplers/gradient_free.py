@@ -34,19 +34,31 @@ class REDDiffSampler(MethodNode):
     def widgets(cls):
         return [
             io.Combo.Input(
-                "variant", options=["annealed", "V"], default="annealed",
+                "variant",
+                options=["annealed", "V"],
+                default="annealed",
                 tooltip="annealed: decreasing noise levels, as published. V: the variational bound with random noise "
                 "levels, as a control.",
             ),
             io.Float.Input(
-                "rate", default=0.1, min=0.0001, max=10.0, step=0.01, round=0.0001,
+                "rate",
+                default=0.1,
+                min=0.0001,
+                max=10.0,
+                step=0.01,
+                round=0.0001,
                 tooltip="Learning rate of Adam. Published: 0.1 with 1000 steps.",
             ),
             io.Float.Input(
-                "weight", default=0.25, min=0.0, max=100.0, step=0.05, round=0.001,
+                "weight",
+                default=0.25,
+                min=0.0,
+                max=100.0,
+                step=0.05,
+                round=0.001,
                 tooltip="Weight of the model against the observation (annealed only). Published: 0.25.",
             ),
-        ]  # fmt: skip
+        ]
 
     @classmethod
     def plan(cls, variant, weight, **settings):
@@ -104,12 +116,13 @@ class DDNMSampler(MethodNode):
     def widgets(cls):
         return [
             io.Boolean.Input(
-                "noisy", default=True,
+                "noisy",
+                default=True,
                 tooltip="On: account for the observation noise (DDNM+). Off: treat the observation as exact (DDNM).",
             ),
             eta_input(0.85, "Fraction of fresh noise per step. Published: 0.85."),
             *travel_inputs(10, 1, "Published: 10", "Published: 1, and 3 with time travel"),
-        ]  # fmt: skip
+        ]
 
     @classmethod
     def plan(cls, **settings):

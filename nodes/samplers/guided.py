@@ -58,24 +58,40 @@ class CoPaintSampler(MethodNode):
                 "segment, for the best joins. ImageNet: larger weight.",
             ),
             io.Int.Input(
-                "gradient_steps", default=-1, min=-1, max=100,
+                "gradient_steps",
+                default=-1,
+                min=-1,
+                max=100,
                 tooltip="Gradient steps per noise level. -1 = preset (2; fast: 1, ImageNet 512: 5).",
             ),
             io.Float.Input(
-                "step_size", default=-1.0, min=-1.0, max=10.0, step=0.005, round=0.0001,
+                "step_size",
+                default=-1.0,
+                min=-1.0,
+                max=10.0,
+                step=0.005,
+                round=0.0001,
                 tooltip="Initial step size. A step that increases the loss is shortened. -1 = preset (0.02).",
             ),
             io.Float.Input(
-                "weight", default=-1.0, min=-1.0, max=100.0, step=0.001, round=0.00001,
+                "weight",
+                default=-1.0,
+                min=-1.0,
+                max=100.0,
+                step=0.001,
+                round=0.00001,
                 tooltip="Weight of the distance to the latent before the gradient steps. -1 = preset (0.0001; "
                 "ImageNet: 0.01).",
             ),
             io.Int.Input(
-                "prediction_steps", default=1, min=1, max=20,
+                "prediction_steps",
+                default=1,
+                min=1,
+                max=20,
                 tooltip="DDIM steps of the prediction. Time and memory grow with it. Published: 1.",
             ),
             *travel_inputs(-1, -1, "-1 = preset (10)", "-1 = preset (1; time travel: 2)"),
-        ]  # fmt: skip
+        ]
 
     @classmethod
     def plan(cls, preset, prediction_steps, batch_size, **given):
@@ -94,11 +110,16 @@ class DPSSampler(MethodNode):
         return [
             preset_input(_DPS, "Published step size for this task."),
             io.Float.Input(
-                "scale", default=-1.0, min=-1.0, max=100.0, step=0.05, round=0.001,
+                "scale",
+                default=-1.0,
+                min=-1.0,
+                max=100.0,
+                step=0.05,
+                round=0.001,
                 tooltip="Step size of the residual gradient, for 1000 steps. -1 = preset (inpainting: 0.5, others: "
                 "0.3).",
             ),
-        ]  # fmt: skip
+        ]
 
     @classmethod
     def plan(cls, preset, batch_size, **given):
@@ -121,14 +142,24 @@ class PSLDSampler(MethodNode):
                 "masked box).",
             ),
             io.Float.Input(
-                "omega", default=-1.0, min=-1.0, max=100.0, step=0.05, round=0.001,
+                "omega",
+                default=-1.0,
+                min=-1.0,
+                max=100.0,
+                step=0.05,
+                round=0.001,
                 tooltip="Step size of the residual gradient, for 1000 steps. -1 = preset.",
             ),
             io.Float.Input(
-                "gamma", default=-1.0, min=-1.0, max=100.0, step=0.01, round=0.001,
+                "gamma",
+                default=-1.0,
+                min=-1.0,
+                max=100.0,
+                step=0.01,
+                round=0.001,
                 tooltip="Step size of the encoder consistency gradient. -1 = preset.",
             ),
-        ]  # fmt: skip
+        ]
 
     @classmethod
     def plan(cls, preset, batch_size, **given):
@@ -147,40 +178,66 @@ class ReSampleSampler(MethodNode):
         return [
             preset_input(_RESAMPLE, "inpainting: 200 iterations in latent space instead of 500."),
             io.Float.Input(
-                "scale", default=0.5, min=0.0, max=100.0, step=0.05, round=0.001,
+                "scale",
+                default=0.5,
+                min=0.0,
+                max=100.0,
+                step=0.05,
+                round=0.001,
                 tooltip="Step size of the residual gradient, for 500 steps.",
             ),
             io.Int.Input(
-                "every", default=10, min=1, max=1000,
+                "every",
+                default=10,
+                min=1,
+                max=1000,
                 tooltip="Steps between two optimisations. Published: 10 of 500 steps; use a lower value with fewer "
                 "steps.",
             ),
             io.Int.Input(
-                "ahead", default=5, min=1, max=100,
+                "ahead",
+                default=5,
+                min=1,
+                max=100,
                 tooltip="Denoising steps of the prediction before an optimisation. Published: 5.",
             ),
             io.Float.Input(
-                "gamma", default=40.0, min=0.0, max=10000.0, step=1.0, round=0.01,
+                "gamma",
+                default=40.0,
+                min=0.0,
+                max=10000.0,
+                step=1.0,
+                round=0.01,
                 tooltip="Weight of the current latent against the optimised prediction. Published: 40.",
             ),
             io.Float.Input(
-                "pixel_rate", default=0.01, **rate, tooltip="Learning rate of Adam in pixel space (middle third of the "
-                "steps). Published: 0.01."
+                "pixel_rate",
+                default=0.01,
+                **rate,
+                tooltip="Learning rate of Adam in pixel space (middle third of the steps). Published: 0.01.",
             ),
             io.Int.Input(
-                "pixel_iterations", default=2000, min=0, max=10000,
+                "pixel_iterations",
+                default=2000,
+                min=0,
+                max=10000,
                 tooltip="Maximum iterations in pixel space, without a network. Published: 2000.",
             ),
             io.Float.Input(
-                "latent_rate", default=0.005, **rate,
+                "latent_rate",
+                default=0.005,
+                **rate,
                 tooltip="Learning rate of Adam in latent space (last third of the steps). Published: 0.005.",
             ),
             io.Int.Input(
-                "latent_iterations", default=-1, min=-1, max=10000,
+                "latent_iterations",
+                default=-1,
+                min=-1,
+                max=10000,
                 tooltip="Maximum iterations in latent space, each through the VAE's decoder. -1 = preset (500; "
                 "inpainting: 200).",
             ),
-        ]  # fmt: skip
+        ]
 
     @classmethod
     def plan(cls, preset, latent_iterations, **settings):
@@ -213,14 +270,20 @@ class KalmanSampler(MethodNode):
     def widgets(cls):
         return [
             io.Int.Input(
-                "solver_iterations", default=3, min=1, max=50,
+                "solver_iterations",
+                default=3,
+                min=1,
+                max=50,
                 tooltip="Backward passes per step to solve for the observation.",
             ),
             io.Int.Input(
-                "spread_iterations", default=2, min=0, max=50,
+                "spread_iterations",
+                default=2,
+                min=0,
+                max=50,
                 tooltip="Backward passes per step to draw the posterior variance. 0 = off: samples are too similar.",
             ),
-        ]  # fmt: skip
+        ]
 
     @classmethod
     def plan(cls, batch_size, **settings):

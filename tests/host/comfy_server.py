@@ -56,10 +56,20 @@ class ComfyServer:
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [
-            find_python(self.comfyui), "main.py", "--cpu", "--port", str(port), "--base-directory", str(self.base),
-            "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:",
-            "--preview-method", "latent2rgb",
-        ]  # fmt: skip
+            find_python(self.comfyui),
+            "main.py",
+            "--cpu",
+            "--port",
+            str(port),
+            "--base-directory",
+            str(self.base),
+            "--disable-auto-launch",
+            "--disable-api-nodes",
+            "--database-url",
+            "sqlite:///:memory:",
+            "--preview-method",
+            "latent2rgb",
+        ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.comfyui, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

@@ -11,16 +11,34 @@ from tests.host.comfy_client import Graph, Link, Node
 
 EMBEDDED = "embedded prior (64x64 scenes)"
 FIT = {
-    "seed": 0, "preset": "fast", "keypoints": "", "iterations": 3, "samples": 0, "mean_rate": 0.0, "log_std_rate": 0.0,
-    "gate_rate": 0.0, "checkpointing": "auto",
-}  # fmt: skip
-SAMPLE = {
-    "num_samples": 2, "seed": 0, "steps": 4, "guidance": "kalman", "batch_size": 4, "first_sample": 0,
+    "seed": 0,
+    "preset": "fast",
+    "keypoints": "",
+    "iterations": 3,
+    "samples": 0,
+    "mean_rate": 0.0,
+    "log_std_rate": 0.0,
+    "gate_rate": 0.0,
     "checkpointing": "auto",
-}  # fmt: skip
+}
+SAMPLE = {
+    "num_samples": 2,
+    "seed": 0,
+    "steps": 4,
+    "guidance": "kalman",
+    "batch_size": 4,
+    "first_sample": 0,
+    "checkpointing": "auto",
+}
 INPAINT = {
-    "seed": 0, "cfg": 1.0, "num_samples": 2, "preset": "fast", "noise_level": 0.05, "feather": 0, "colour_match": False,
-}  # fmt: skip
+    "seed": 0,
+    "cfg": 1.0,
+    "num_samples": 2,
+    "preset": "fast",
+    "noise_level": 0.05,
+    "feather": 0,
+    "colour_match": False,
+}
 
 
 @dataclass(frozen=True)
@@ -58,15 +76,31 @@ def guider(graph: Graph, tiny: Tiny, model: Link | None = None, cfg: float = 2.0
 
 
 def ksampler(
-    graph: Graph, model: Link, positive: Link, negative: Link, channels: int, cfg: float = 2.0, steps: int = 2,
-    size: int = 8, nonce: int = 0,
-) -> Node:  # fmt: skip
+    graph: Graph,
+    model: Link,
+    positive: Link,
+    negative: Link,
+    channels: int,
+    cfg: float = 2.0,
+    steps: int = 2,
+    size: int = 8,
+    nonce: int = 0,
+) -> Node:
     """ComfyUI's own sampler from noise of seed 1; another ``nonce`` runs it again."""
     latent = graph.add("TestLatent", channels=channels, height=size, width=size, batch=1, nonce=nonce)
     return graph.add(
-        "KSampler", model=model, positive=positive, negative=negative, latent_image=latent[0], seed=1, steps=steps,
-        cfg=cfg, sampler_name="euler", scheduler="simple", denoise=1.0,
-    )  # fmt: skip
+        "KSampler",
+        model=model,
+        positive=positive,
+        negative=negative,
+        latent_image=latent[0],
+        seed=1,
+        steps=steps,
+        cfg=cfg,
+        sampler_name="euler",
+        scheduler="simple",
+        denoise=1.0,
+    )
 
 
 def tiny_ksampler(graph: Graph, name: str, steps: int = 2, nonce: int = 0) -> Node:
@@ -146,7 +180,13 @@ def inpaint(graph: Graph, picture: str, **settings: Any) -> tuple[Node, Node]:
     loader, label = embedded_prior(graph)
     image = graph.add("LoadImage", image=picture)
     node = graph.add(
-        "VIPaintInpaint", model=loader[0], positive=label, negative=label, vae=loader[1], image=image[0], mask=image[1],
+        "VIPaintInpaint",
+        model=loader[0],
+        positive=label,
+        negative=label,
+        vae=loader[1],
+        image=image[0],
+        mask=image[1],
         **(INPAINT | settings),
-    )  # fmt: skip
+    )
     return node, graph.add("SaveImage", images=node[0], filename_prefix="inpainted")

@@ -38,9 +38,15 @@ class Attached:
     def controlnet(self):
         loaded = self.graph.add("ControlNetLoader", control_net_name="tiny_sd15.safetensors")
         applied = self.graph.add(
-            "ControlNetApplyAdvanced", positive=self.positive, negative=self.negative, control_net=loaded[0],
-            image=self.image, strength=1.0, start_percent=0.0, end_percent=1.0,
-        )  # fmt: skip
+            "ControlNetApplyAdvanced",
+            positive=self.positive,
+            negative=self.negative,
+            control_net=loaded[0],
+            image=self.image,
+            strength=1.0,
+            start_percent=0.0,
+            end_percent=1.0,
+        )
         self.positive, self.negative = applied[0], applied[1]
 
     def rescaled_guidance(self):
@@ -52,9 +58,14 @@ class Attached:
     def inpaint_conditions(self):
         loaded = self.graph.add("LoadImageMask", image="scene.png", channel="red")
         made = self.graph.add(
-            "InpaintModelConditioning", positive=self.positive, negative=self.negative, vae=self.vae,
-            pixels=self.image, mask=loaded[0], noise_mask=True,
-        )  # fmt: skip
+            "InpaintModelConditioning",
+            positive=self.positive,
+            negative=self.negative,
+            vae=self.vae,
+            pixels=self.image,
+            mask=loaded[0],
+            noise_mask=True,
+        )
         self.positive, self.negative = made[0], made[1]
 
     def masked_condition(self):
@@ -82,9 +93,13 @@ def attached(client, scene):
 
 
 CASES = {
-    "lora": "sd15", "controlnet": "sd15_middle", "rescaled_guidance": "sd15", "velocity": "sd15",
-    "inpaint_conditions": "sd15_inpaint", "masked_condition": "sd15",
-}  # fmt: skip
+    "lora": "sd15",
+    "controlnet": "sd15_middle",
+    "rescaled_guidance": "sd15",
+    "velocity": "sd15",
+    "inpaint_conditions": "sd15_inpaint",
+    "masked_condition": "sd15",
+}
 
 
 @pytest.mark.parametrize("checkpointing", ["off", "on"])

@@ -83,9 +83,13 @@ def test_weights_in_a_reused_buffer_make_the_plain_gradient_wrong(client, name):
     latent = graph.add("TestLatent", channels=model.channels, height=8, width=8, batch=1, nonce=0)
     sigmas = graph.add("BasicScheduler", model=model.model, scheduler="simple", steps=2, denoise=0.5)
     node = graph.add(
-        "TestPlainGradient", guider=guider(graph, model, model=paged[0]), latent=latent[0], sigmas=sigmas[0], seed=0,
+        "TestPlainGradient",
+        guider=guider(graph, model, model=paged[0]),
+        latent=latent[0],
+        sigmas=sigmas[0],
+        seed=0,
         step=0.003,
-    )  # fmt: skip
+    )
     found = client.report(client.run(graph), node)
     assert not agree({"denoiser": found}), found
 

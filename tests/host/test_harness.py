@@ -124,9 +124,13 @@ def test_plain_gradient_is_right_unless_the_weights_share_a_buffer(client, name)
         sigmas = graph.add("BasicScheduler", model=model.model, scheduler="simple", steps=4, denoise=0.5)
         latent = graph.add("TestLatent", channels=model.channels, height=8, width=8, batch=1, nonce=0)
         compared = graph.add(
-            "TestPlainGradient", guider=guider(graph, model, patched), latent=latent[0], sigmas=sigmas[0], seed=0,
+            "TestPlainGradient",
+            guider=guider(graph, model, patched),
+            latent=latent[0],
+            sigmas=sigmas[0],
+            seed=0,
             step=0.003,
-        )  # fmt: skip
+        )
         found = client.report(client.run(graph), compared)
         errors.append(abs(found["automatic"] / found["finite_difference"] - 1))
     assert errors[0] < 0.001 < 0.02 < errors[1], errors

@@ -47,9 +47,13 @@ def one_step(graph, model, label, sigmas, shape):
     guider = graph.add("CFGGuider", model=model, positive=condition, negative=condition, cfg=1.0)[0]
     latent = graph.add("TestLatent", channels=shape[1], height=shape[2], width=shape[3], batch=shape[0], nonce=0)[0]
     sampled = graph.add(
-        "SamplerCustomAdvanced", noise=graph.add("RandomNoise", noise_seed=SEED)[0], guider=guider, sigmas=sigmas,
-        sampler=graph.add("KSamplerSelect", sampler_name="euler")[0], latent_image=latent,
-    )  # fmt: skip
+        "SamplerCustomAdvanced",
+        noise=graph.add("RandomNoise", noise_seed=SEED)[0],
+        guider=guider,
+        sigmas=sigmas,
+        sampler=graph.add("KSamplerSelect", sampler_name="euler")[0],
+        latent_image=latent,
+    )
     return sampled[0], guider, latent
 
 
@@ -136,9 +140,18 @@ def test_stock_sampler_and_gradient_run(client, tiny, kind):
     channels = 4 if kind in ("churches", "embedded") else 3
     latent = graph.add("TestLatent", channels=channels, height=8, width=8, batch=2, nonce=0)
     samples = graph.add(
-        "KSampler", model=model, seed=1, steps=3, cfg=2.0, sampler_name="euler", scheduler="normal",
-        positive=conditions[0], negative=conditions[1], latent_image=latent[0], denoise=1.0,
-    )  # fmt: skip
+        "KSampler",
+        model=model,
+        seed=1,
+        steps=3,
+        cfg=2.0,
+        sampler_name="euler",
+        scheduler="normal",
+        positive=conditions[0],
+        negative=conditions[1],
+        latent_image=latent[0],
+        denoise=1.0,
+    )
     decoded = graph.add("TestSaveTensor", image=graph.add("VAEDecode", samples=samples[0], vae=vae)[0])
     guider = graph.add("CFGGuider", model=model, positive=conditions[0], negative=conditions[1], cfg=2.0)[0]
     sigmas = steps_to(graph, model, 2)

@@ -12,8 +12,14 @@ from tests.host.graphs import INPAINT, embedded_prior, fit, sample
 
 _names = itertools.count()
 KINDS = [
-    "box", "random boxes", "half plane", "brush strokes", "outpaint border", "every k-th pixel", "random pixels",
-]  # fmt: skip
+    "box",
+    "random boxes",
+    "half plane",
+    "brush strokes",
+    "outpaint border",
+    "every k-th pixel",
+    "random pixels",
+]
 HIDDEN = {"half plane": 0.5, "outpaint border": 1 - 44 * 28 / (64 * 48), "every k-th pixel": 15 / 16}
 MASK = {"width": 64, "height": 48, "share": 0.3, "angle": 90.0, "border": 10, "step": 4, "seed": 1}
 MOTION = {"kind": "straight", "kernel_size": 15, "angle": 30.0, "intensity": 0.5, "seed": 5}
@@ -40,8 +46,12 @@ def blurred(graph, image, kind, noise_level=0.05):
 def small(graph, image, factor=4, kind="bicubic", noise_level=0.05):
     """An observation of a small picture."""
     return graph.add(
-        "VIPaintObserveSuperResolution", image=image, factor=factor, kind=kind, noise_level=noise_level
-    )[0]  # fmt: skip
+        "VIPaintObserveSuperResolution",
+        image=image,
+        factor=factor,
+        kind=kind,
+        noise_level=noise_level,
+    )[0]
 
 
 def masked(graph, image, noise_level=0.05, **settings):

@@ -67,9 +67,13 @@ class Sampling:
         guider = self.graph.add("CFGGuider", model=self.model, **conditions, cfg=cfg)
         noise = self.graph.add("RandomNoise", noise_seed=seed)
         return self.graph.add(
-            "SamplerCustomAdvanced", noise=noise[0], guider=guider[0], sampler=sampler, sigmas=sigmas or self.sigmas(),
+            "SamplerCustomAdvanced",
+            noise=noise[0],
+            guider=guider[0],
+            sampler=sampler,
+            sigmas=sigmas or self.sigmas(),
             latent_image=latent or self.latent(),
-        )  # fmt: skip
+        )
 
     def kept(self, sampled):
         """The node that saves latents."""
@@ -101,9 +105,13 @@ def test_runs_on_the_embedded_prior_and_keeps_what_is_known(sampling, client, sc
     latents, denoised = given.kept(sampled), given.graph.add("TestSaveTensor", latent=sampled[1])
     decoded = given.graph.add("VAEDecode", samples=sampled[0], vae=given.vae)
     composited = given.graph.add(
-        "VIPaintCompositeObserved", images=decoded[0], original=given.image[0], mask=given.image[1], feather=0,
+        "VIPaintCompositeObserved",
+        images=decoded[0],
+        original=given.image[0],
+        mask=given.image[1],
+        feather=0,
         colour_match=False,
-    )  # fmt: skip
+    )
     shown = given.graph.add("SaveImage", images=composited[0], filename_prefix="sampled")
     run = client.run(given.graph)
     latents, denoised = client.tensor(run, latents), client.tensor(run, denoised)
@@ -194,9 +202,15 @@ def test_a_controlnet_applies(sampling):
     plain = [given.run(given.method(method), latent, sigmas, cfg=2.0) for method in methods]
     network = given.graph.add("ControlNetLoader", control_net_name="tiny_sd15.safetensors")
     applied = given.graph.add(
-        "ControlNetApplyAdvanced", positive=given.positive, negative=given.negative, control_net=network[0],
-        image=given.image[0], strength=1.0, start_percent=0.0, end_percent=1.0,
-    )  # fmt: skip
+        "ControlNetApplyAdvanced",
+        positive=given.positive,
+        negative=given.negative,
+        control_net=network[0],
+        image=given.image[0],
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
     given.positive, given.negative = applied[0], applied[1]
     controlled = [given.run(given.method(method), latent, sigmas, cfg=2.0) for method in methods]
     latents = given.latents(*plain, *controlled)
@@ -253,8 +267,9 @@ def test_two_methods_on_one_sheet(sampling, client):
     text, sheet = graph.add("PreviewAny", source=compared[0]), graph.add("TestSaveTensor", image=compared[1])
     run = client.run(graph)
     assert [line.split("  ")[0] for line in run.outputs[text.id]["text"][0].splitlines()[1:3]] == [
-        "1 RePaint", "2 Blended",
-    ]  # fmt: skip
+        "1 RePaint",
+        "2 Blended",
+    ]
     assert client.tensor(run, sheet).shape[0] == 1
 
 
@@ -305,10 +320,12 @@ def test_replacement_of_what_is_no_selection_of_pixels(sampling, method):
 @pytest.mark.parametrize(
     ("method", "name", "value"),
     [
-        ("VIPaintCoPaintSampler", "preset", "best"), ("VIPaintREDDiffSampler", "variant", "W"),
-        ("VIPaintRePaintSampler", "travel_visits", 0), ("VIPaintCoPaintSampler", "gradient_steps", 0),
+        ("VIPaintCoPaintSampler", "preset", "best"),
+        ("VIPaintREDDiffSampler", "variant", "W"),
+        ("VIPaintRePaintSampler", "travel_visits", 0),
+        ("VIPaintCoPaintSampler", "gradient_steps", 0),
     ],
-)  # fmt: skip
+)
 def test_settings_out_of_range(sampling, method, name, value):
     given = sampling()
     message = given.refusal(given.run(given.method(method, **{name: value})))

@@ -170,7 +170,7 @@ def write_all(models: Path) -> None:
     """Write every file into the folders of ``models``: checkpoints, diffusion_models, vae and loras.
 
     ``checkpoints/tiny_{sd15,sd15_middle,sd15_inpaint,sd3}`` hold a network and a TAESD,
-    ``diffusion_models/tiny_{flux,wan}`` a transformer, ``vae/tiny_taesd_{4,16}`` a TAESD, 
+    ``diffusion_models/tiny_{flux,wan}`` a transformer, ``vae/tiny_taesd_{4,16}`` a TAESD,
     ``loras/tiny_sd15{,_other}`` two LoRAs of the same keys, ``controlnet/tiny_sd15`` a ControlNet; all are
     .safetensors.
     """

@@ -28,9 +28,11 @@ def autoencoder(kind):
     """kl-f8 for churches, vq-f4 with 64 codes for the others."""
     levels, widths = (4, [32, 32, 64, 64]) if kind == "churches" else (3, [32, 64, 64])
     settings = {
-        "block_out_channels": widths, "layers_per_block": 2,
-        "down_block_types": ["DownEncoderBlock2D"] * levels, "up_block_types": ["UpDecoderBlock2D"] * levels,
-    }  # fmt: skip
+        "block_out_channels": widths,
+        "layers_per_block": 2,
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+    }
     if kind == "churches":
         return fill(AutoencoderKL(latent_channels=4, **settings), 1)
     network = fill(VQModel(latent_channels=3, num_vq_embeddings=64, **settings), 1)
@@ -43,23 +45,35 @@ def denoiser(kind):
     widths = [32, 64, 96]
     if kind == "classes":
         network = UNet2DConditionModel(
-            in_channels=3, out_channels=3, block_out_channels=widths, cross_attention_dim=16, attention_head_dim=1,
+            in_channels=3,
+            out_channels=3,
+            block_out_channels=widths,
+            cross_attention_dim=16,
+            attention_head_dim=1,
             down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
             up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-        )  # fmt: skip
+        )
     elif kind == "faces":
         network = UNet2DModel(
-            in_channels=3, out_channels=3, block_out_channels=widths, attention_head_dim=32,
+            in_channels=3,
+            out_channels=3,
+            block_out_channels=widths,
+            attention_head_dim=32,
             down_block_types=["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
             up_block_types=["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
-        )  # fmt: skip
+        )
     else:
         network = UNet2DModel(
-            in_channels=4, out_channels=4, block_out_channels=widths, resnet_time_scale_shift="scale_shift",
-            downsample_type="resnet", upsample_type="resnet", attn_norm_num_groups=32,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=widths,
+            resnet_time_scale_shift="scale_shift",
+            downsample_type="resnet",
+            upsample_type="resnet",
+            attn_norm_num_groups=32,
             down_block_types=["AttnDownBlock2D", "AttnDownBlock2D", "DownBlock2D"],
             up_block_types=["ResnetUpsampleBlock2D", "AttnUpBlock2D", "AttnUpBlock2D"],
-        )  # fmt: skip
+        )
         for module in network.modules():
             if isinstance(module, Attention):
                 module.heads = 8
@@ -67,18 +81,25 @@ def denoiser(kind):
 
 
 RESNET = {
-    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-    "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
-}  # fmt: skip
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
 
 
 def compvis_unet(network, heads):
     """A diffusers UNet's weights under CompVis's names; q, k and v of plain attention joined head by head."""
     layers = network.config.layers_per_block
     first = {
-        "conv_in": "input_blocks.0.0", "conv_out": "out.2", "conv_norm_out": "out.0",
-        "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-    }  # fmt: skip
+        "conv_in": "input_blocks.0.0",
+        "conv_out": "out.2",
+        "conv_norm_out": "out.0",
+        "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2",
+    }
     weights = network.state_dict()
     renamed = {}
     for key, value in weights.items():

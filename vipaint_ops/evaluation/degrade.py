@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..measurement.likelihood import Gaussian, Likelihood
 from ..measurement.observation import Observation
 from ..operators import Operator
@@ -29,11 +28,7 @@ def degrade(
     Raises:
         InputError: the operator does not take images of this size.
     """
-    try:
-        measured = operator(image)
-    except RuntimeError as error:
-        size = "x".join(map(str, image.shape[2:]))
-        raise InputError(f"image is {size} (height x width), which the operator does not take ({error})") from error
+    measured = operator(image)
     likelihood = likelihood or Gaussian()
     y = measured + noise_std * likelihood.draw(measured, generator)
     return Observation(torch.where(operator.observed(y), y, 0.0), operator, noise_std, likelihood)

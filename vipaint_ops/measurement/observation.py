@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..operators import Operator
+from ..operators.base import working_dtype
 from .likelihood import Gaussian, Likelihood
 
 
@@ -38,7 +39,9 @@ class Observation:
             raise InputError("y contains NaN or infinite values")
         if not (math.isfinite(noise_std) and noise_std > 0):
             raise InputError(f"noise_std is {noise_std}; it must be positive (0.02 suits a clean 8-bit picture)")
-        operator.adjoint(y)  # refuses measurements of a size that the operator does not give
+        # Refuses measurements of a size that the operator does not give.
+        dtype = working_dtype(y.dtype)
+        operator.to(y.device, dtype).adjoint(y.to(dtype))
         self.y, self.operator, self.noise_std = y, operator, float(noise_std)
         self.likelihood = likelihood or Gaussian()
 

@@ -6,8 +6,9 @@ import inspect
 import json
 import sys
 
-import nodes
 from comfy_api.v0_0_2 import io
+
+import nodes
 
 from .basic import CATEGORY
 

@@ -21,36 +21,105 @@ import torch
 from .basic import CATEGORY, generator, integer
 
 _UNET = {
-    "in_channels": 4, "out_channels": 4, "model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": [1, 1],
-    "transformer_depth": [0, 1], "transformer_depth_output": [0, 0, 1, 1], "transformer_depth_middle": 1,
-    "context_dim": 64, "num_heads": 4, "use_spatial_transformer": True, "use_linear_in_transformer": False,
-    "adm_in_channels": None, "image_size": 32, "use_checkpoint": False, "legacy": False,
-}  # fmt: skip
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 32,
+    "channel_mult": [1, 2],
+    "num_res_blocks": [1, 1],
+    "transformer_depth": [0, 1],
+    "transformer_depth_output": [0, 0, 1, 1],
+    "transformer_depth_middle": 1,
+    "context_dim": 64,
+    "num_heads": 4,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "image_size": 32,
+    "use_checkpoint": False,
+    "legacy": False,
+}
 _FLUX = {
-    "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "hidden_size": 64, "num_heads": 2,
-    "axes_dim": [8, 12, 12], "context_in_dim": 64, "vec_in_dim": 32, "mlp_ratio": 4.0, "depth": 1,
-    "depth_single_blocks": 1, "theta": 10000, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [],
-}  # fmt: skip
+    "image_model": "flux",
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_size": 2,
+    "hidden_size": 64,
+    "num_heads": 2,
+    "axes_dim": [8, 12, 12],
+    "context_in_dim": 64,
+    "vec_in_dim": 32,
+    "mlp_ratio": 4.0,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "theta": 10000,
+    "qkv_bias": True,
+    "guidance_embed": True,
+    "txt_ids_dims": [],
+}
 _CHROMA = {
-    "image_model": "chroma", "in_channels": 64, "out_channels": 64, "patch_size": 2, "hidden_size": 64, "num_heads": 2,
-    "axes_dim": [8, 12, 12], "context_in_dim": 64, "mlp_ratio": 4.0, "depth": 1, "depth_single_blocks": 1,
-    "theta": 10000, "qkv_bias": True, "in_dim": 64, "out_dim": 64, "hidden_dim": 64, "n_layers": 1, "txt_ids_dims": [],
+    "image_model": "chroma",
+    "in_channels": 64,
+    "out_channels": 64,
+    "patch_size": 2,
+    "hidden_size": 64,
+    "num_heads": 2,
+    "axes_dim": [8, 12, 12],
+    "context_in_dim": 64,
+    "mlp_ratio": 4.0,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "theta": 10000,
+    "qkv_bias": True,
+    "in_dim": 64,
+    "out_dim": 64,
+    "hidden_dim": 64,
+    "n_layers": 1,
+    "txt_ids_dims": [],
     "vec_in_dim": None,
-}  # fmt: skip
+}
 _QWEN = {
-    "image_model": "qwen_image", "in_channels": 64, "out_channels": 16, "num_layers": 1, "attention_head_dim": 32,
-    "num_attention_heads": 2, "joint_attention_dim": 64, "axes_dims_rope": (8, 12, 12),
-}  # fmt: skip
+    "image_model": "qwen_image",
+    "in_channels": 64,
+    "out_channels": 16,
+    "num_layers": 1,
+    "attention_head_dim": 32,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 64,
+    "axes_dims_rope": (8, 12, 12),
+}
 _Z_IMAGE = {
-    "image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 256, "n_layers": 1, "n_refiner_layers": 1,
-    "n_heads": 8, "n_kv_heads": 8, "cap_feat_dim": 64, "axes_dims": [8, 12, 12], "axes_lens": [64, 64, 64],
-    "qk_norm": True, "rope_theta": 256.0, "ffn_dim_multiplier": 8 / 3, "z_image_modulation": True, "time_scale": 1000.0,
+    "image_model": "lumina2",
+    "patch_size": 2,
+    "in_channels": 16,
+    "dim": 256,
+    "n_layers": 1,
+    "n_refiner_layers": 1,
+    "n_heads": 8,
+    "n_kv_heads": 8,
+    "cap_feat_dim": 64,
+    "axes_dims": [8, 12, 12],
+    "axes_lens": [64, 64, 64],
+    "qk_norm": True,
+    "rope_theta": 256.0,
+    "ffn_dim_multiplier": 8 / 3,
+    "z_image_modulation": True,
+    "time_scale": 1000.0,
     "pad_tokens_multiple": 32,
-}  # fmt: skip
+}
 _WAN = {
-    "image_model": "wan2.1", "model_type": "t2v", "dim": 64, "in_dim": 16, "out_dim": 16, "num_heads": 2,
-    "ffn_dim": 128, "num_layers": 1, "text_dim": 64, "patch_size": (1, 2, 2), "qk_norm": True, "cross_attn_norm": True,
-}  # fmt: skip
+    "image_model": "wan2.1",
+    "model_type": "t2v",
+    "dim": 64,
+    "in_dim": 16,
+    "out_dim": 16,
+    "num_heads": 2,
+    "ffn_dim": 128,
+    "num_layers": 1,
+    "text_dim": 64,
+    "patch_size": (1, 2, 2),
+    "qk_norm": True,
+    "cross_attn_norm": True,
+}
 
 _FAMILIES = {
     "unet": (comfy.supported_models.SD15, comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel, _UNET),
@@ -61,9 +130,17 @@ _FAMILIES = {
     "wan": (comfy.supported_models.WAN21_T2V, comfy.ldm.wan.model.WanModel, _WAN),
 }
 _AUTOENCODER = {
-    "double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
-    "ch_mult": [1, 2, 4, 4], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
-}  # fmt: skip
+    "double_z": True,
+    "z_channels": 4,
+    "resolution": 64,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 32,
+    "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 1,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
 
 
 class TestTinyModel:
