@@ -9,7 +9,7 @@ from torch import Tensor
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.evaluation import metrics, plots
 from ..vipaint_ops.measurement.observation import Observation
-from .pictures import pictures, single_picture
+from .pictures import pictures, sheet, single_picture
 from .sockets import ObservationSocket, output
 
 _COLUMNS = 4
@@ -61,12 +61,12 @@ class Compare(io.ComfyNode):
         rows = dict(zip(_names(names, len(restored)), scores, strict=True))
         gap = "\n" if names.strip() else ": "
         labels = [f"{name}{gap}{_label(row)}" for name, row in rows.items()]
-        sheet = plots.contact_sheet([*zip(labels, restored, strict=True), ("original", truth)], _COLUMNS)
+        pixels = plots.contact_sheet([*zip(labels, restored, strict=True), ("original", truth)], _COLUMNS)
         text = _table(rows)
         if len(restored) > 1:
             (average,) = _scores(restored.mean(0, keepdim=True), truth, observation)
             text = _table(rows | {"average of all": average}) + _DIVERSITY.format(metrics.diversity(restored))
-        return io.NodeOutput(text, torch.from_numpy(sheet)[None].float() / 255)
+        return io.NodeOutput(text, sheet(pixels))
 
 
 def _names(given: str, count: int) -> list[str]:

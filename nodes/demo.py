@@ -8,7 +8,7 @@ from comfy_api.v0_0_2 import io
 from ..vipaint_ops.images.masks import NAMES, by_name
 from ..vipaint_ops.images.pictures import load_image
 from ..vipaint_ops.priors.embedded import EMBEDDED_PRIOR
-from .sockets import output
+from .sockets import SEED, output
 
 
 class DemoScene(io.ComfyNode):
@@ -30,10 +30,7 @@ class DemoScene(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
+                    **SEED,
                     tooltip="Seed of random and pixels. Not used by half and box.",
                 ),
             ],

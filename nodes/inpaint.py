@@ -57,19 +57,20 @@ def sampling_inputs() -> list[Any]:
 def restore(
     graph: GraphBuilder,
     observation: Any,
-    model: Any,
-    positive: Any,
-    negative: Any,
+    *,
     vae: Any,
     seed: int,
-    cfg: float,
     num_samples: int,
     preset: str,
+    **guidance: Any,
 ) -> Any:
-    """Add the nodes that fit and sample ``observation``, and return the sampling node. Models and data are links."""
+    """Add the nodes that fit and sample ``observation``, and return the sampling node. Models and data are links.
+
+    ``guidance`` are the inputs of CFGGuider.
+    """
     check_choice("preset", preset, RESTORATIONS)
     settings = RESTORATIONS[preset]
-    guider = graph.node("CFGGuider", model=model, positive=positive, negative=negative, cfg=cfg).out(0)
+    guider = graph.node("CFGGuider", **guidance).out(0)
     model_and_picture = {"guider": guider, "vae": vae, "observation": observation, "checkpointing": "auto"}
     fit = graph.node(
         "VIPaintFitPosterior",

@@ -6,9 +6,9 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.images import masks
-from .sockets import output
+from .pictures import check_mask
+from .sockets import SEED, output
 
 KINDS = (
     "box",
@@ -79,10 +79,7 @@ class MakeMask(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
+                    **SEED,
                     tooltip="Seed of random boxes, brush strokes and random pixels.",
                 ),
             ],
@@ -134,8 +131,7 @@ class MaskToLatentGrid(io.ComfyNode):
 
     @classmethod
     def execute(cls, mask, vae) -> io.NodeOutput:
-        if not mask.isfinite().all() or mask.min() < 0 or mask.max() > 1:
-            raise InputError("mask has values outside [0, 1]: 1 is the area to fill, 0 the known pixels")
+        check_mask(mask)
         known = 1 - mask.float().reshape(-1, 1, *mask.shape[-2:])
         return io.NodeOutput(1 - masks.latent_grid(known, int(vae.spacial_compression_decode()))[:, 0])
 

@@ -6,6 +6,7 @@ a MASK 1 is the area to fill; in library masks 1 is observed.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,21 @@ def images(pictures: Tensor) -> Tensor:
     return ((pictures.detach().float().cpu().clamp(-1, 1) + 1) / 2).movedim(1, -1).contiguous()
 
 
+def sheet(pixels: np.ndarray) -> Tensor:
+    """IMAGE of one image of 8-bit pixels ``[height, width, 3]``, as :mod:`~vipaint_ops.evaluation.plots` draws them."""
+    return torch.from_numpy(pixels)[None].float() / 255
+
+
+def check_mask(mask: Tensor) -> None:
+    """Check the values of a MASK.
+
+    Raises:
+        InputError: NaN or values outside [0, 1].
+    """
+    if not mask.isfinite().all() or mask.min() < 0 or mask.max() > 1:
+        raise InputError("mask has values outside [0, 1]: 1 is the area to fill, 0 the known pixels")
+
+
 def observed(mask: Tensor, height: int, width: int) -> Tensor:
     """The library's mask, ``[1, 1, height, width]``, of a MASK for an image of that size.
 
@@ -59,8 +75,7 @@ def observed(mask: Tensor, height: int, width: int) -> Tensor:
     """
     with torch.inference_mode(False):
         mask = mask.clone().float()
-        if not mask.isfinite().all() or mask.min() < 0 or mask.max() > 1:
-            raise InputError("mask has values outside [0, 1]: 1 is the area to fill, 0 the known pixels")
+        check_mask(mask)
         if mask.ndim == 3 and len(mask) > 1:
             raise InputError(f"mask is a batch of {len(mask)}; use the mask of the image")
         if not (mask > 0).any():

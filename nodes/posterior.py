@@ -14,6 +14,7 @@ from ..vipaint_ops.inference.results import SampleResult
 from ..vipaint_ops.vipaint import HierarchicalPosterior, fit_posterior, sample_posterior
 from .host.prior import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
 from .pictures import images as to_images
+from .pictures import sheet
 from .presets import FITS, GUIDANCE, fit_config, refine_config
 from .sockets import SEED, ObservationSocket, PosteriorSocket, output
 
@@ -141,34 +142,8 @@ class FitPosterior(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(
-        cls,
-        guider,
-        vae,
-        observation,
-        seed,
-        preset,
-        keypoints,
-        iterations,
-        samples,
-        mean_rate,
-        log_std_rate,
-        gate_rate,
-        checkpointing,
-        perceptual_weight=0.0,
-        components=0,
-    ) -> io.NodeOutput:
-        config = fit_config(
-            preset,
-            keypoints,
-            iterations,
-            samples=samples,
-            mean_rate=mean_rate,
-            log_std_rate=log_std_rate,
-            gate_rate=gate_rate,
-            perceptual_weight=perceptual_weight,
-            components=components,
-        )
+    def execute(cls, guider, vae, observation, seed, checkpointing, **settings) -> io.NodeOutput:
+        config = fit_config(**settings)
         padded, sides, size = pad_to_model(observation, vae)
 
         def fit(prior: HostPrior) -> tuple[HierarchicalPosterior, list[tuple[str, Tensor]]]:
@@ -190,7 +165,7 @@ class FitPosterior(io.ComfyNode):
         report = f"{posterior.evaluations.denoiser} denoiser evaluations"
         if made := posterior.metadata.get("start"):
             report = f"{posterior.components} components, {report}: {made}"
-        return io.NodeOutput(posterior, _sheet(curves), _sheet(plots.contact_sheet(expected, _DRAWS)), report)
+        return io.NodeOutput(posterior, sheet(curves), sheet(plots.contact_sheet(expected, _DRAWS)), report)
 
 
 class SamplePosterior(io.ComfyNode):
@@ -269,14 +244,11 @@ class SamplePosterior(io.ComfyNode):
         observation,
         num_samples,
         seed,
-        steps,
-        guidance,
-        batch_size,
         first_sample,
         checkpointing,
-        particles=1,
+        **settings,
     ) -> io.NodeOutput:
-        config = refine_config(guidance, steps, min(batch_size, num_samples), particles)
+        config = refine_config(num_samples, **settings)
         padded, sides, size = pad_to_model(observation, vae)
         posterior.check_observation(padded)
 
@@ -295,14 +267,10 @@ class SamplePosterior(io.ComfyNode):
             return prior.to_wire(result.latents), result
 
         latents, result = with_host_prior(
-            guider, vae, sides, sample, rows=max(config.batch_size, particles), checkpointing=checkpointing
+            guider, vae, sides, sample, rows=max(config.batch_size, config.particles), checkpointing=checkpointing
         )
         if not result.images.isfinite().all():
             raise InputError(_NOT_FINITE)
         cost = f"{num_samples} samples, {result.evaluations.denoiser / num_samples:.0f} denoiser evaluations each"
         report = f"{cost}; {result.populations}" if result.populations else cost
         return io.NodeOutput({"samples": latents}, to_images(crop_to(result.images, *size)), report)
-
-
-def _sheet(pixels) -> Tensor:
-    return torch.from_numpy(pixels)[None].float() / 255

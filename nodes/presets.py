@@ -74,14 +74,14 @@ def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> Fi
     return dataclasses.replace(FITS[preset](), **changes)
 
 
-def refine_config(guidance: str, steps: int, batch_size: int, particles: int) -> RefineConfig:
-    """Refinement settings. 0 steps keep the default of the guidance.
+def refine_config(num_samples: int, guidance: str, steps: int, batch_size: int, particles: int = 1) -> RefineConfig:
+    """Refinement settings. 0 steps keep the default of the guidance; a batch has at most ``num_samples``.
 
     Raises:
         InputError: particles with another guidance than kalman.
     """
     check_choice("guidance", guidance, GUIDANCE)
-    config = dataclasses.replace(GUIDANCE[guidance](), batch_size=batch_size, particles=particles)
+    config = dataclasses.replace(GUIDANCE[guidance](), batch_size=min(batch_size, num_samples), particles=particles)
     return dataclasses.replace(config, steps=steps) if steps else config
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -59,6 +60,30 @@ class Gradients(IntEnum):
     ALL = 2
 
 
+@dataclass(frozen=True)
+class RunSettings:
+    """How a model is loaded and run.
+
+    Attributes:
+        rows: batch size of the network, for the memory reservation.
+        checkpointing: one of :data:`CHECKPOINTING`; used only with gradients through the model.
+        gradients: networks that are differentiated through.
+        sigmas: schedule passed to patches of the model; from its largest sigma to 0 by default.
+        callback: the host's, for :meth:`HostPrior.report`; a new one by default.
+    """
+
+    rows: int
+    checkpointing: str = "auto"
+    gradients: Gradients = Gradients.ALL
+    sigmas: Tensor | None = None
+    callback: Callable[..., None] | None = None
+
+    @property
+    def kept(self) -> int:
+        """Number of latents whose forward passes must fit into memory; a backward pass keeps several times that."""
+        return self.rows * (_KEPT if self.gradients == Gradients.ALL else 1)
+
+
 class HostPrior:
     """The guided prediction of a ComfyUI model and the decoder of a VAE, valid within one ``guider.sample``."""
 
@@ -72,11 +97,10 @@ class HostPrior:
         vae: HostVAE,
         latent_shape: tuple[int, ...],
         arguments: dict[str, Any],
-        gradients: Gradients,
-        callback: Callable[..., None] | None,
+        settings: RunSettings,
     ):
         self._guider, self._model, self._vae, self._arguments = guider, guider.inner_model, vae, arguments
-        self._gradients, self._report = gradients, callback
+        self._gradients, self._report = settings.gradients, settings.callback
         self.schedule = HostSchedule(self._model.model_sampling)
         self.latent_shape = latent_shape
         self.device = guider.model_patcher.load_device
@@ -151,37 +175,27 @@ def with_host_prior(
     vae: Any,
     picture_size: tuple[int, int],
     work: Callable[[HostPrior], Result],
-    *,
-    rows: int,
-    checkpointing: str = "auto",
-    gradients: Gradients = Gradients.ALL,
-    sigmas: Tensor | None = None,
-    callback: Callable[..., None] | None = None,
+    **settings: Any,
 ) -> Result:
-    """Run ``work`` with the model behind ``guider`` loaded and differentiable, and restore everything afterwards.
+    """Run ``work`` with the model behind ``guider`` loaded and differentiable, and restore the host's settings.
 
     Can be called within a ``guider.sample``, as samplers do.
 
     Args:
         picture_size: height and width, multiples of :func:`picture_multiple`.
-        rows: batch size of the network, for the memory reservation.
-        checkpointing: one of :data:`CHECKPOINTING`; used only with gradients through the model.
-        gradients: networks that ``work`` differentiates through.
-        sigmas: schedule passed to patches of the model.
-        callback: the host's, for :meth:`HostPrior.report`; a new one by default.
+        settings: of :class:`RunSettings`.
 
     Raises:
         InputError: model and VAE do not match, the model cannot be differentiated, or memory is exhausted.
     """
-    host_vae = HostVAE(vae)
-    # A backward pass keeps several times the memory of a forward pass.
-    kept = rows * (_KEPT if gradients == Gradients.ALL else 1)
-    guider = _private(guider, kept, gradients)
+    run, host_vae = RunSettings(**settings), HostVAE(vae)
+    guider = _private(guider, run)
     latent = empty_latent(guider.model_patcher, host_vae, picture_size)
+    sigmas = run.sigmas
     if sigmas is None:
         sampling = guider.model_patcher.get_model_object("model_sampling")
         sigmas = torch.tensor([float(sampling.sigma_max), 0.0])
-    task = _Task(work, host_vae, checkpointing, gradients, kept, callback)
+    task = _Task(work, host_vae, run)
     try:
         guider.sample(latent, latent, task, sigmas, disable_pbar=True, seed=0)
     except comfy.model_management.OOM_EXCEPTION as error:
@@ -222,17 +236,15 @@ def empty_latent(patcher: Any, vae: HostVAE, picture_size: tuple[int, int]) -> T
     return torch.zeros(1, channels, *frames, *(side // vae.factor for side in picture_size))
 
 
-def _private(guider: Any, kept: int, gradients: Gradients) -> Any:
+def _private(guider: Any, settings: RunSettings) -> Any:
     """A copy of the guider with model settings that do not affect the user's graph.
-
-    ``kept`` is the number of latents whose forward passes must fit into memory.
 
     Raises:
         InputError: conditions with different weight hooks, which would give a wrong gradient.
     """
     guider = copy.copy(guider)
     patcher = guider.model_patcher.clone()
-    if gradients == Gradients.ALL:
+    if settings.gradients == Gradients.ALL:
         if comfy.samplers.get_total_hook_groups_in_conds(guider.original_conds) > 1:
             raise InputError(
                 "guider has conditions with different weight hooks (scheduled LoRA), and VIPaint cannot differentiate "
@@ -242,7 +254,7 @@ def _private(guider: Any, kept: int, gradients: Gradients) -> Any:
         _prepare_for_gradients(patcher)
 
     def reserve(executor, model, noise_shape, *arguments, **options):
-        return executor(model, [kept, *noise_shape[1:]], *arguments, **options)
+        return executor(model, [settings.kept, *noise_shape[1:]], *arguments, **options)
 
     patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _KEY, reserve)
     guider.model_patcher, guider.model_options = patcher, patcher.model_options
@@ -261,21 +273,13 @@ def _prepare_for_gradients(patcher: Any) -> None:
 class _Task(comfy.samplers.Sampler):
     """The sampler that passes the loaded model to ``work``."""
 
-    def __init__(
-        self,
-        work: Callable[[HostPrior], Any],
-        vae: HostVAE,
-        checkpointing: str,
-        gradients: Gradients,
-        kept: int,
-        callback: Callable[..., None] | None,
-    ):
-        self._work, self._vae, self._checkpointing, self._callback = work, vae, checkpointing, callback
-        self._gradients, self._kept = gradients, kept
+    def __init__(self, work: Callable[[HostPrior], Any], vae: HostVAE, settings: RunSettings):
+        self._work, self._vae, self._settings = work, vae, settings
         self.result: Any = None
 
     def sample(self, guider, sigmas, arguments, callback, noise, latent, denoise_mask=None, disable_pbar=False):
-        patcher, shape = guider.model_patcher, (self._kept, *latent.shape[1:])
+        settings, patcher = self._settings, guider.model_patcher
+        shape = (settings.kept, *latent.shape[1:])
         memory = max(patcher.memory_required(shape), self._vae.memory((1, *latent.shape[1:])))
         # In one call, or loading either might throw out the other.
         comfy.model_management.load_models_gpu([patcher, self._vae.patcher], memory_required=memory)
@@ -283,16 +287,16 @@ class _Task(comfy.samplers.Sampler):
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             stack.enter_context(unquantised(self._vae.network))
-            prior = HostPrior(guider, self._vae, tuple(latent.shape[1:]), arguments, self._gradients, self._callback)
-            if self._gradients >= Gradients.VAE:
+            prior = HostPrior(guider, self._vae, tuple(latent.shape[1:]), arguments, settings)
+            if settings.gradients >= Gradients.VAE:
                 stack.enter_context(differentiable())
                 make_differentiable(self._vae.network)
                 make_attributes_differentiable(guider.inner_model.latent_format)
-            if self._gradients == Gradients.ALL:
+            if settings.gradients == Gradients.ALL:
                 self._make_differentiable(guider)
                 if self._wants_checkpoints(patcher, shape):
                     stack.enter_context(checkpointed_blocks(guider.inner_model.diffusion_model))
-            if self._gradients and prior.check():
+            if settings.gradients and prior.check():
                 stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
             self.result = self._work(prior)
         return latent
@@ -307,7 +311,7 @@ class _Task(comfy.samplers.Sampler):
             make_differentiable(network)
 
     def _wants_checkpoints(self, patcher: Any, shape: tuple[int, ...]) -> bool:
-        if self._checkpointing != "auto":
-            return self._checkpointing == "on"
+        if self._settings.checkpointing != "auto":
+            return self._settings.checkpointing == "on"
         free = comfy.model_management.get_free_memory(patcher.load_device)
         return is_dynamic(patcher) or patcher.memory_required(shape) > free

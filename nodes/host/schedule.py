@@ -50,7 +50,7 @@ class HostSchedule(NoiseSchedule):
             )
 
     def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        log_snr = torch.as_tensor(np.interp(t.cpu().numpy(), self._times, self._log_snr), device=t.device)
+        log_snr = torch.as_tensor(np.interp(t.numpy(), self._times, self._log_snr))
         if not self._flow:
             return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
         ratio = (-log_snr / 2).exp() / self._noise
@@ -62,8 +62,6 @@ class HostSchedule(NoiseSchedule):
 
     def to_host(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The host's noisy latent and its sigma (``[batch]``) for ``z`` at times ``t`` (``[batch]``)."""
-        # On the CPU, as devices such as Apple's have no float64.
-        t = t.cpu()
         alpha, sigma = self.alpha(t).to(z), self.sigma(t).to(z)
         if self._flow:
             return z, sigma / self._noise

@@ -30,7 +30,9 @@ def load(name: str) -> Flow:
 def problems(flow: Flow) -> list[str]:
     """What is wrong with a workflow, a sentence each."""
     nodes = {node["id"]: node for node in flow["nodes"]}
-    found = [f"{len(flow['nodes'])} nodes share {len(nodes)} ids"] * (len(nodes) != len(flow["nodes"]))
+    found = []
+    if len(nodes) != len(flow["nodes"]):
+        found.append(f"{len(flow['nodes'])} nodes share {len(nodes)} ids")
     for node in flow["nodes"]:
         if node["type"] != NOTE:
             of_node = _node_problems(node) if node["type"] in SCHEMAS else ["is unknown"]
@@ -48,14 +50,14 @@ def _node_problems(node: Flow) -> list[str]:
     schema = SCHEMAS[node["type"]]
     sockets = [slot for slot in schema["inputs"] if slot["type"] not in WIDGET_TYPES]
     widgets = [slot for slot in schema["inputs"] if slot["type"] in WIDGET_TYPES]
-    wanted = [(slot["name"], slot["type"]) for slot in sockets + widgets]
-    given = [(slot["name"], slot["type"]) for slot in node["inputs"]]
-    found = [f"has inputs {given}, not {wanted}"] * (given != wanted)
-    wanted = [(slot["name"], slot["type"]) for slot in schema["outputs"]]
-    given = [(slot["name"], slot["type"]) for slot in node["outputs"]]
-    found += [f"has outputs {given}, not {wanted}"] * (given != wanted)
+    found = []
+    for kind, slots in (("inputs", sockets + widgets), ("outputs", schema["outputs"])):
+        wanted, given = ([(slot["name"], slot["type"]) for slot in some] for some in (slots, node[kind]))
+        if given != wanted:
+            found.append(f"has {kind} {given}, not {wanted}")
     for slot, entry in zip(sockets, node["inputs"], strict=False):
-        found += [f"lacks {slot['name']}"] * (entry["link"] is None and not slot["optional"])
+        if entry["link"] is None and not slot["optional"]:
+            found.append(f"lacks {slot['name']}")
     return found + _value_problems(widgets, node["widgets_values"])
 
 
@@ -91,12 +93,14 @@ def _link_problems(link: list[Any], nodes: dict[int, Flow]) -> list[str]:
         output, socket = nodes[source]["outputs"][out], nodes[target]["inputs"][into]
     except LookupError:
         return ["ends at a slot that does not exist"]
-    found = [f"joins {output['type']} and {socket['type']} as {kind}"] * (
-        len({kind, output["type"], socket["type"]}) > 1
-    )
-    found += ["is not known to both of its ends"] * (number not in output["links"] or number != socket["link"])
-    muted = nodes[source]["mode"] == MUTED != nodes[target]["mode"]
-    return found + ["leads from a muted node to one that runs"] * muted
+    found = []
+    if len({kind, output["type"], socket["type"]}) > 1:
+        found.append(f"joins {output['type']} and {socket['type']} as {kind}")
+    if number not in output["links"] or number != socket["link"]:
+        found.append("is not known to both of its ends")
+    if nodes[source]["mode"] == MUTED != nodes[target]["mode"]:
+        found.append("leads from a muted node to one that runs")
+    return found
 
 
 @pytest.mark.parametrize("name", NAMES)
