@@ -47,7 +47,8 @@ def test_mask_of_another_aspect(client, scene, picture):
     graph, wide = Graph(), np.concatenate([scene, scene], axis=1)
     observe(graph, picture, mask=put(client, with_hole(wide, right_half(wide))))
     message = refusal(client, graph)
-    assert "VIPaintObserveInpaint" in message and "mask is 64x128 and the picture 64x64" in message
+    assert "VIPaintObserveInpaint" in message
+    assert "mask is 64x128 and the picture 64x64" in message
 
 
 def test_no_mask_for_a_picture_of_64_pixels(client, scene):
@@ -60,7 +61,8 @@ def test_no_mask_for_another_picture_gives_the_hosts_empty_one(client, scene):
     graph = Graph()
     observe(graph, put(client, np.concatenate([scene, scene], axis=1)))
     message = refusal(client, graph)
-    assert "mask has no hole" in message and "64x64" in message
+    assert "mask has no hole" in message
+    assert "64x64" in message
 
 
 def test_mask_that_leaves_nothing_observed(client, scene):
@@ -82,7 +84,9 @@ def test_spoilt_picture(client, picture, defect, words):
     spoilt = graph.add("TestBadImage", image=nodes.image[0], defect=defect)
     graph.prompt[nodes.observation[0]]["inputs"]["image"] = spoilt[0]
     message = refusal(client, graph)
-    assert "VIPaintObserveInpaint" in message and "image" in message and words in message
+    assert "VIPaintObserveInpaint" in message
+    assert "image" in message
+    assert words in message
 
 
 def test_batch_of_pictures(client, picture):
@@ -98,7 +102,8 @@ def test_vae_of_another_model(client, picture):
     nodes = restoration(graph, picture)
     relink(graph, nodes.fit, "vae", graph.add("VAELoader", vae_name="tiny_taesd_16.safetensors")[0])
     message = refusal(client, graph)
-    assert "VIPaintFitPosterior" in message and "vae has latents of 16 channels" in message
+    assert "VIPaintFitPosterior" in message
+    assert "vae has latents of 16 channels" in message
 
 
 @pytest.mark.parametrize("keypoints", ["0.4, 0.55", "0.5, 0.5", "1.5, 0.4", "0.5, -0.1", "nan", "early, late"])
@@ -106,7 +111,8 @@ def test_keypoints_that_are_no_decreasing_times(client, picture, keypoints):
     graph = Graph()
     restoration(graph, picture, {"keypoints": keypoints})
     message = refusal(client, graph)
-    assert "VIPaintFitPosterior" in message and "keypoints" in message
+    assert "VIPaintFitPosterior" in message
+    assert "keypoints" in message
 
 
 @pytest.mark.parametrize(
@@ -116,7 +122,8 @@ def test_fit_settings_out_of_range(client, picture, name, value):
     graph = Graph()
     restoration(graph, picture, {name: value})
     message = refusal(client, graph)
-    assert "VIPaintFitPosterior" in message and name in message
+    assert "VIPaintFitPosterior" in message
+    assert name in message
 
 
 @pytest.mark.parametrize(
@@ -126,14 +133,16 @@ def test_sample_settings_out_of_range(client, picture, name, value):
     graph = Graph()
     restoration(graph, picture, **{name: value})
     message = refusal(client, graph)
-    assert "VIPaintSamplePosterior" in message and name in message
+    assert "VIPaintSamplePosterior" in message
+    assert name in message
 
 
 def test_particles_need_kalman_guidance(client, picture):
     graph = Graph()
     restoration(graph, picture, guidance="dps", particles=2)
     message = refusal(client, graph)
-    assert "VIPaintSamplePosterior" in message and "particles need kalman guidance" in message
+    assert "VIPaintSamplePosterior" in message
+    assert "particles need kalman guidance" in message
 
 
 def test_posterior_of_another_observation(client, scene, picture):
@@ -143,7 +152,8 @@ def test_posterior_of_another_observation(client, scene, picture):
     observed = graph.add("VIPaintObserveInpaint", image=other[0], mask=other[1], noise_level=0.05)
     relink(graph, nodes.sample, "observation", observed[0])
     message = refusal(client, graph)
-    assert "VIPaintSamplePosterior" in message and "observation is not the one" in message
+    assert "VIPaintSamplePosterior" in message
+    assert "observation is not the one" in message
 
 
 @pytest.mark.parametrize("name", ["sd15", "sd3"])
@@ -154,7 +164,8 @@ def test_posterior_of_another_model(client, picture, name):
     relink(graph, nodes.sample, "guider", guider(graph, model))
     relink(graph, nodes.sample, "vae", [model.model[0], 2])
     message = refusal(client, graph)
-    assert "VIPaintSamplePosterior" in message and "the posterior was fitted for" in message
+    assert "VIPaintSamplePosterior" in message
+    assert "the posterior was fitted for" in message
 
 
 def test_pictures_of_another_size_to_composite(client, picture):
@@ -165,7 +176,8 @@ def test_pictures_of_another_size_to_composite(client, picture):
     larger = graph.add("ImageScale", image=nodes.image[0], upscale_method="bilinear", crop="disabled", **size)
     composite["images"] = larger[0]
     message = refusal(client, graph)
-    assert "VIPaintCompositeObserved" in message and "images are 96x96 and original 64x64" in message
+    assert "VIPaintCompositeObserved" in message
+    assert "images are 96x96 and original 64x64" in message
 
 
 def replace_all(content):
@@ -199,7 +211,9 @@ def test_corrupt_posterior_file(client, picture, spoil):
     path = client.base / "output" / file
     path.write_bytes(spoil(path.read_bytes()))
     message = refusal(client, load_posterior(client, picture, file))
-    assert "VIPaintLoadPosterior" in message and path.name in message and "not a readable posterior" in message
+    assert "VIPaintLoadPosterior" in message
+    assert path.name in message
+    assert "not a readable posterior" in message
 
 
 def test_another_kind_of_file_for_a_posterior(client, picture):
@@ -207,7 +221,8 @@ def test_another_kind_of_file_for_a_posterior(client, picture):
     nodes = restoration(graph, picture)
     file = client.run(graph).outputs[nodes.latents.id]["files"][0]
     message = refusal(client, load_posterior(client, picture, file))
-    assert "VIPaintLoadPosterior" in message and f"{file} is not a VIPaint posterior" in message
+    assert "VIPaintLoadPosterior" in message
+    assert f"{file} is not a VIPaint posterior" in message
 
 
 @pytest.mark.parametrize("during", ["fit", "sample"])

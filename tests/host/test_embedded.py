@@ -81,7 +81,8 @@ def test_particles_say_what_became_of_them(client, fitted_picture):
     run = client.run(graph)
     assert client.tensor(run, nodes.latents).shape[0] == 3
     text = run.outputs[shown.id]["text"][0]
-    assert "1 x 4 particles" in text and "too many measurements for weights" in text
+    assert "1 x 4 particles" in text
+    assert "too many measurements for weights" in text
 
 
 def two_pixels_known(scene):
@@ -101,9 +102,11 @@ def test_several_posteriors_say_how_they_came_by_their_weights(client, scene, fi
         shown = graph.add("PreviewAny", source=nodes.fit[3])
         run = client.run(graph)
         text = run.outputs[shown.id]["text"][0]
-        assert text.startswith("3 components, ") and words in text
+        assert text.startswith("3 components, ")
+        assert words in text
         latents = client.tensor(run, nodes.latents)
-        assert latents.isfinite().all() and torch.pdist(latents.flatten(1)).min() > 1
+        assert latents.isfinite().all()
+        assert torch.pdist(latents.flatten(1)).min() > 1
     alone, _ = restore(client, fitted_picture, several, num_samples=1, first_sample=2)
     torch.testing.assert_close(alone[0], latents[2], rtol=0, atol=1e-3)
 
@@ -113,7 +116,8 @@ def test_without_particles_the_report_is_the_cost(client, fitted_picture):
     nodes = restoration(graph, fitted_picture)
     shown = graph.add("PreviewAny", source=nodes.sample[2])
     text = client.run(graph).outputs[shown.id]["text"][0]
-    assert text.startswith("2 samples, ") and text.endswith(" denoiser evaluations each")
+    assert text.startswith("2 samples, ")
+    assert text.endswith(" denoiser evaluations each")
 
 
 def test_another_seed_of_sampling_does_not_fit_again(client, fitted_picture):
@@ -121,7 +125,9 @@ def test_another_seed_of_sampling_does_not_fit_again(client, fitted_picture):
     graph = Graph()
     nodes = restoration(graph, fitted_picture, seed=2)
     run = client.run(graph)
-    assert nodes.fit.id in run.cached() and nodes.fit.id not in run.executed() and nodes.sample.id in run.executed()
+    assert nodes.fit.id in run.cached()
+    assert nodes.fit.id not in run.executed()
+    assert nodes.sample.id in run.executed()
 
 
 def test_a_saved_posterior_gives_the_same_samples(client, fitted_picture):
@@ -149,7 +155,8 @@ def test_the_same_seed_gives_the_same_picture_and_another_seed_another(client, p
     _, others = restore(client, fitted_picture, seed=1)
     assert (others - images).abs().mean() > 0.005
     again, images_again = restore(client, picture)
-    assert torch.equal(latents, again) and torch.equal(images, images_again)
+    assert torch.equal(latents, again)
+    assert torch.equal(images, images_again)
 
 
 def test_weights_in_a_reused_buffer_give_the_same_samples(client, fitted_picture):
@@ -176,7 +183,8 @@ def test_all_in_one_fits_once_for_all_seeds(client, scene, picture):
     assert all(np.abs(batch - scene)[:, ~hole].max() <= 1 for batch in pictures)
     assert np.abs(pictures[0] - pictures[1])[:, hole].mean() > 2
     # The parts that reported progress: fit and sampling at first, sampling alone with the other seed.
-    assert len(runs[0].progress()) == 2 and len(runs[1].progress()) == 1
+    assert len(runs[0].progress()) == 2
+    assert len(runs[1].progress()) == 1
     assert set(runs[1].progress()) < set(runs[0].progress())
 
 
@@ -187,14 +195,16 @@ def test_balanced_is_the_fit_of_fast_with_more_steps(client, picture):
         inpaint(graph, picture, preset=preset, num_samples=1)
         runs.append(client.run(graph).progress())
     (sampling,) = runs[1]
-    assert len(runs[0]) == 2 and runs[0][sampling] < runs[1][sampling]
+    assert len(runs[0]) == 2
+    assert runs[0][sampling] < runs[1][sampling]
 
 
 def test_fit_and_sample_show_progress_and_previews(client, picture):
     graph = Graph()
     nodes = restoration(graph, picture, {"iterations": 4}, steps=5)
     run = client.run(graph)
-    assert run.progress()[nodes.fit.id] >= 4 and run.progress()[nodes.sample.id] >= 5
+    assert run.progress()[nodes.fit.id] >= 4
+    assert run.progress()[nodes.sample.id] >= 5
     assert run.previews() >= 9
 
 
@@ -235,7 +245,8 @@ def test_the_hosts_own_sampler_gives_the_same_before_and_after_a_fit(client, pic
     before, state_before, _ = sampled(100)
     restore(client, picture)
     after, state_after, loaded_again = sampled(101)
-    assert torch.equal(before, after) and not loaded_again
+    assert torch.equal(before, after)
+    assert not loaded_again
     assert state_after | {"requires_grad": 0} == state_before | {"requires_grad": 0}
     assert state_after["patched_forwards"] == state_after["gradients"] == 0
 

@@ -57,7 +57,8 @@ def test_a_vae_adds_what_it_cannot_reproduce(client, scene, rows):
     graph = Graph()
     loader, _ = embedded_prior(graph)
     covering, text = estimate(client, graph, load(client, graph, scene[:rows]), vae=loader[1])
-    assert covering >= plain and "the VAE's reconstruction error" in text
+    assert covering >= plain
+    assert "the VAE's reconstruction error" in text
 
 
 def test_the_level_connects_to_the_widget_of_an_observe_node(client):
@@ -108,7 +109,8 @@ def test_a_robust_observation_is_fitted_and_sampled(client, scene):
     sampled = sample(graph, fitted[0], guided, loader[1], seen)
     saved = graph.add("TestSaveTensor", image=sampled[1])
     pixels = client.tensor(client.run(graph), saved)
-    assert pixels.shape == (2, 64, 64, 3) and torch.isfinite(pixels).all()
+    assert pixels.shape == (2, 64, 64, 3)
+    assert torch.isfinite(pixels).all()
 
 
 @pytest.mark.parametrize("preset", ["published v1", "published v2"])

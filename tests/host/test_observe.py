@@ -95,8 +95,10 @@ def test_masks_are_binary_seeded_and_as_covered_as_they_say(client, kind):
         text.append(graph.add("PreviewAny", source=mask[1]))
     run = client.run(graph)
     first, again, other = (client.tensor(run, node) for node in saved)
-    assert first.shape == (1, 48, 64, 3) and set(first.unique().tolist()) == {0, 1}
-    assert torch.equal(first, again) and torch.equal(first, other) == (kind in ("box", *HIDDEN))
+    assert first.shape == (1, 48, 64, 3)
+    assert set(first.unique().tolist()) == {0, 1}
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (kind in ("box", *HIDDEN))
     share = first.mean().item()
     assert share == pytest.approx(HIDDEN.get(kind, 0.3), abs=0.02)
     hidden = round(share * 64 * 48)
@@ -108,7 +110,8 @@ def test_masks_of_everything_are_refused(client, kind, words):
     graph = Graph()
     mask = graph.add("VIPaintMakeMask", **(MASK | {"kind": kind, "border": 24, "step": 50}))
     message = refusal(client, graph, graph.add("MaskToImage", mask=mask[0])[0])
-    assert "VIPaintMakeMask" in message and words in message
+    assert "VIPaintMakeMask" in message
+    assert words in message
 
 
 def test_a_mask_on_the_latent_grid_is_the_hole_of_whole_cells(client):
@@ -134,7 +137,8 @@ def test_a_blur_keeps_the_size_and_the_grey_and_adds_its_noise(client, grey, kin
 
 def test_noise_is_seeded(client, grey):
     first, again, other = (degraded(client, grey, masked, seed) for seed in (3, 3, 4))
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_the_hidden_part_of_a_degraded_picture_is_empty(client, scene):
@@ -173,10 +177,13 @@ def test_the_kernel_is_shown_enlarged_with_a_white_peak(client, scene):
     saved = [graph.add("TestSaveTensor", image=node[0]) for node in shown]
     run = client.run(graph)
     gaussian, shake, *others = (client.tensor(run, node) for node in saved)
-    assert gaussian.shape == (1, 250, 250, 3) and shake.shape == (1, 248, 248, 3)
+    assert gaussian.shape == (1, 250, 250, 3)
+    assert shake.shape == (1, 248, 248, 3)
     assert all(torch.allclose(gaussian, gaussian.flip(side), atol=1e-5) for side in (1, 2))
     for kernel in (gaussian, shake, *others):
-        assert kernel.max() == 1 and kernel.min() >= 0 and kernel.median() < 0.2
+        assert kernel.max() == 1
+        assert kernel.min() >= 0
+        assert kernel.median() < 0.2
 
 
 def test_a_picture_of_a_kernel_blurs_as_it_shows(client, scene):
@@ -202,7 +209,8 @@ def test_a_kernel_that_cannot_be_is_refused(client, scene, spot, words):
     image, kernel = load(client, graph, scene), load(client, graph, spot.astype(np.uint8))
     link = graph.add("VIPaintObserveKernel", image=image, kernel=kernel, noise_level=0.05)[0]
     message = refusal(client, graph, link, "observation")
-    assert "VIPaintObserveKernel" in message and words in message
+    assert "VIPaintObserveKernel" in message
+    assert words in message
 
 
 @pytest.mark.parametrize(
@@ -215,7 +223,8 @@ def test_a_blur_that_cannot_be_is_refused(client, scene, kernel_size, words):
     settings = {"kernel_size": kernel_size, "std": 3.0, "noise_level": 0.05}
     link = graph.add("VIPaintObserveGaussianBlur", image=image, **settings)[0]
     message = refusal(client, graph, link, "observation")
-    assert "VIPaintObserveGaussianBlur" in message and words in message
+    assert "VIPaintObserveGaussianBlur" in message
+    assert words in message
 
 
 def test_a_factor_that_does_not_divide_is_refused(client, scene):
@@ -223,7 +232,8 @@ def test_a_factor_that_does_not_divide_is_refused(client, scene):
     image = load(client, graph, scene[:50])
     link = graph.add("VIPaintDegradeImage", image=image, observation=small(graph, image), seed=0)[0]
     message = refusal(client, graph, link)
-    assert "VIPaintDegradeImage" in message and "50x64" in message
+    assert "VIPaintDegradeImage" in message
+    assert "50x64" in message
 
 
 def test_degradations_that_do_not_follow_each_other_are_refused(client, scene):
@@ -231,7 +241,9 @@ def test_degradations_that_do_not_follow_each_other_are_refused(client, scene):
     image = load(client, graph, scene)
     link = graph.add("VIPaintObserveChain", first=masked(graph, image), then=small(graph, image))[0]
     message = refusal(client, graph, link, "observation")
-    assert "VIPaintObserveChain" in message and "first" in message and "256x256" in message
+    assert "VIPaintObserveChain" in message
+    assert "first" in message
+    assert "256x256" in message
 
 
 def test_a_mask_of_another_picture_degrades_nothing(client, scene):
@@ -239,7 +251,8 @@ def test_a_mask_of_another_picture_degrades_nothing(client, scene):
     observation = masked(graph, load(client, graph, scene))
     link = graph.add("VIPaintDegradeImage", image=load(client, graph, scene[:32]), observation=observation, seed=0)[0]
     message = refusal(client, graph, link)
-    assert "VIPaintDegradeImage" in message and "image is 32x64" in message
+    assert "VIPaintDegradeImage" in message
+    assert "image is 32x64" in message
 
 
 def compare(client, graph, images, original, observation=None):
@@ -267,9 +280,11 @@ def test_compare_says_how_near_and_how_different(client, scene):
     numbers = rows(text)
     assert list(numbers) == ["1", "2", "average of all"]
     assert numbers["1"][0] == numbers["2"][0] == pytest.approx(28.13, abs=0.01)
-    assert 0.8 < numbers["1"][1] <= 1 and numbers["average of all"][0] > 60
+    assert 0.8 < numbers["1"][1] <= 1
+    assert numbers["average of all"][0] > 60
     assert "diversity 0.157" in text
-    assert sheet.shape[0] == 1 and sheet.shape[2] > 3 * 192
+    assert sheet.shape[0] == 1
+    assert sheet.shape[2] > 3 * 192
 
 
 def test_compare_measures_the_residual_in_units_of_the_noise(client, scene):
@@ -277,14 +292,16 @@ def test_compare_measures_the_residual_in_units_of_the_noise(client, scene):
     image = load(client, graph, scene)
     node = graph.add("VIPaintDegradeImage", image=image, observation=blurred(graph, image, "gaussian"), seed=0)
     text, _ = compare(client, graph, image, image, node[1])
-    assert rows(text) == {"1": [np.inf, 1.0, pytest.approx(1, abs=0.03)]} and "diversity" not in text
+    assert rows(text) == {"1": [np.inf, 1.0, pytest.approx(1, abs=0.03)]}
+    assert "diversity" not in text
 
 
 def test_compare_refuses_other_sizes(client, scene):
     graph = Graph()
     image, part = load(client, graph, scene), load(client, graph, scene[:32])
     message = refusal(client, graph, graph.add("VIPaintCompare", images=image, original=part)[1])
-    assert "VIPaintCompare" in message and "images are 64x64 and original 32x64" in message
+    assert "VIPaintCompare" in message
+    assert "images are 64x64 and original 32x64" in message
 
 
 def test_compare_refuses_the_observation_of_another_picture(client, scene):
@@ -292,7 +309,8 @@ def test_compare_refuses_the_observation_of_another_picture(client, scene):
     image = load(client, graph, scene)
     link = graph.add("VIPaintCompare", images=image, original=image, observation=small(graph, image))[1]
     message = refusal(client, graph, link)
-    assert "VIPaintCompare" in message and "observation is of an image of 256x256" in message
+    assert "VIPaintCompare" in message
+    assert "observation is of an image of 256x256" in message
 
 
 RESTORED = {
@@ -319,7 +337,8 @@ def test_what_was_degraded_is_restored(client, scene, kind):
     print(text)
     for row in ("1", "2"):
         psnr, _, residual = numbers[row]
-        assert 0.8 < residual < 1.6 and psnr > 15
+        assert 0.8 < residual < 1.6
+        assert psnr > 15
     assert float(re.search(r"diversity ([\d.]+)", text)[1]) > 0.01
 
 
@@ -353,7 +372,8 @@ def test_all_in_one_fits_once_for_all_seeds(client, scene, node, settings, side)
     assert first.shape == second.shape == (2, side, side, 3)
     assert (first - second).abs().mean() > 0.003
     # The parts that reported progress: fit and sampling at first, sampling alone with the other seed.
-    assert len(run.progress()) == 2 and len(again.progress()) == 1
+    assert len(run.progress()) == 2
+    assert len(again.progress()) == 1
     assert set(again.progress()) < set(run.progress())
 
 
