@@ -252,7 +252,7 @@ def test_a_mask_of_another_picture_degrades_nothing(client, scene):
     link = graph.add("VIPaintDegradeImage", image=load(client, graph, scene[:32]), observation=observation, seed=0)[0]
     message = refusal(client, graph, link)
     assert "VIPaintDegradeImage" in message
-    assert "image is 32x64" in message
+    assert "picture is 32x64" in message
 
 
 def compare(client, graph, images, original, observation=None):

@@ -319,7 +319,7 @@ def test_replacement_of_what_is_no_selection_of_pixels(sampling, method):
         "VIPaintObserveGaussianBlur", image=given.image[0], kernel_size=9, std=1.0, noise_level=0.05
     )[0]
     message = given.refusal(given.run(given.method(method)))
-    assert "needs an Inpainting observation" in message  # before the model is loaded
+    assert "needs an Inpainting observation" in message
     assert method in message
 
 

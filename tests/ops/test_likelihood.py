@@ -65,7 +65,8 @@ def test_the_gradient_agrees_with_finite_differences():
 def test_an_uncertain_prediction_trusts_every_measurement_more():
     residual = torch.tensor([0.1, 1.0, 2.0], dtype=DOUBLE)
     certain, uncertain = (StudentT(1.0).weights(residual, 0.01, torch.full((3,), p, dtype=DOUBLE)) for p in (0.0, 1.0))
-    assert (certain < uncertain).all() and (certain[1:] < certain[:-1]).all()
+    assert (certain < uncertain).all()
+    assert (certain[1:] < certain[:-1]).all()
 
 
 @pytest.mark.parametrize("correction", [DPS(), Kalman(spread_iterations=0, solver_iterations=4)], ids=["dps", "kalman"])

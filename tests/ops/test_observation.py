@@ -60,7 +60,8 @@ def test_the_hole_is_ignored():
     changed = x + (1 - mask) * draw(2, 1, 4, 6, seed=3)
     for same in (observation.log_likelihood(changed), elsewhere.log_likelihood(x)):
         assert torch.equal(same, observation.log_likelihood(x))
-    assert (observation.residual(changed)[..., 3:] == 0).all() and (elsewhere.residual(x)[..., 3:] == 0).all()
+    assert (observation.residual(changed)[..., 3:] == 0).all()
+    assert (elsewhere.residual(x)[..., 3:] == 0).all()
 
 
 def test_the_gradient_of_the_likelihood_is_the_adjoint_of_the_weighted_residual():
@@ -101,11 +102,12 @@ def test_bad_observations_are_refused(y, noise_std, message):
 
 @pytest.mark.parametrize("mask_shape", [(4, 5), (3, 4, 6), (1, 1, 6, 4), (5, 1, 4, 6), (1, 1, 1, 4, 6)])
 def test_a_mask_of_another_shape_than_the_picture_is_refused(mask_shape):
-    with pytest.raises(InputError, match=r"has shape \(1, 1, 4, 6\)"):
+    with pytest.raises(InputError, match="both need the same height and width"):
         Observation(torch.zeros(1, 1, 4, 6), operators.Inpainting(torch.ones(mask_shape)), 0.1)
 
 
 @pytest.mark.parametrize("mask_shape", [(4, 6), (1, 4, 6), (3, 4, 6), (1, 1, 4, 6), (1, 6), ()])
 def test_masks_that_broadcast_are_accepted(mask_shape):
     observation = Observation(torch.zeros(1, 3, 4, 6), operators.Inpainting(torch.ones(mask_shape)), 0.1)
-    assert observation.observed.shape == (1, 3, 4, 6) and observation.observed.all()
+    assert observation.observed.shape == (1, 3, 4, 6)
+    assert observation.observed.all()

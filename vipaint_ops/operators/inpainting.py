@@ -56,8 +56,11 @@ class Inpainting(Operator):
         """The mask, if it is of the size of ``x``."""
         sizes = zip(reversed(self.mask.shape), reversed(x.shape), strict=False)
         if x.numel() == 0 or x.ndim < self.mask.ndim or not all(own in (1, side) for own, side in sizes):
+            own, other = (tuple(tensor.shape[-2:]) for tensor in (self.mask, x))
+            if own == other or len(own) < 2 or len(other) < 2:
+                own, other = tuple(self.mask.shape), tuple(x.shape)
             raise InputError(
-                f"picture has shape {tuple(x.shape)}, and the mask {tuple(self.mask.shape)}: both need the same height "
-                "and width"
+                f"picture is {'x'.join(map(str, other))} and the mask {'x'.join(map(str, own))}: both need the same "
+                "height and width"
             )
         return self.mask
