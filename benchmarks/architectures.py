@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+diffusers.logging.set_verbosity_error()  # else a line of warning for every network
 DTYPE = torch.bfloat16
 Shapes = dict[str, Any]
 """Shapes of conditions by name; a dictionary inside is one of conditions."""
@@ -251,7 +252,7 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
 
 
 class LiveBytes(TorchDispatchMode):
-    """Largest number of bytes alive at once in tensors that operations made, views and ``weights`` apart."""
+    """Largest number of bytes alive at once in the results of operations; ``weights`` are left out."""
 
     def __init__(self, weights: Iterable[Tensor]):
         super().__init__()
@@ -304,17 +305,17 @@ class Row(NamedTuple):
 def trace(function: Callable[[Tensor], Tensor], x: Tensor, weights: Iterable[Tensor] = ()) -> Row:
     """The cost of ``function`` of ``x``, a tensor on the meta device."""
     weights = list(weights)
-    x = x.detach().requires_grad_()
     with patch("torch.nn.functional.scaled_dot_product_attention", flash_attention):
-        with torch.no_grad(), LiveBytes([x, *weights]) as alone:
-            function(x)
-        with LiveBytes([x, *weights]) as live:
-            _backward(function(x), x)
+        with torch.no_grad(), LiveBytes(weights) as alone:
+            function(x.detach())
+        with LiveBytes(weights) as live:
+            leaf = x.detach().requires_grad_()
+            _backward(function(leaf), leaf)
         saved, forward, backward = SavedBytes(weights), FlopCounterMode(display=False), FlopCounterMode(display=False)
         with forward, saved:
-            y = function(x)
+            y = function(leaf)
         with backward:
-            _backward(y, x)
+            _backward(y, leaf)
     return Row(forward.get_total_flops(), backward.get_total_flops(), alone.peak, saved.total, live.peak)
 
 
