@@ -57,6 +57,7 @@ class Network:
         conditions: their shapes, with the text lengths of ComfyUI.
     """
 
+    name: str
     model: Callable[..., nn.Module]
     config: dict[str, Any]
     shape: tuple[int, ...]
@@ -120,8 +121,22 @@ def autoencoder(side: int, channels: int) -> tuple[Network, Network]:
     }
     blocks = (ResnetBlock2D, Attention)
     return (
-        Network(diffusers.AutoencoderKL, config, (1, channels, side, side), blocks, _decode),
-        Network(diffusers.AutoencoderKL, config, (1, 3, 8 * side, 8 * side), blocks, _encode),
+        Network(
+            f"KL decoder, {channels} channels",
+            diffusers.AutoencoderKL,
+            config,
+            (1, channels, side, side),
+            blocks,
+            _decode,
+        ),
+        Network(
+            f"KL encoder, {channels} channels",
+            diffusers.AutoencoderKL,
+            config,
+            (1, 3, 8 * side, 8 * side),
+            blocks,
+            _encode,
+        ),
     )
 
 
@@ -167,6 +182,7 @@ ARCHITECTURES = [
     Architecture(
         "SD1.5 512",
         Network(
+            "SD1.5 UNet",
             diffusers.UNet2DConditionModel,
             SD15_UNET,
             (1, 4, 64, 64),
@@ -178,6 +194,7 @@ ARCHITECTURES = [
     Architecture(
         "SDXL 1024",
         Network(
+            "SDXL UNet",
             diffusers.UNet2DConditionModel,
             SDXL_UNET,
             (1, 4, 128, 128),
@@ -193,6 +210,7 @@ ARCHITECTURES = [
     Architecture(
         "SD3.5-medium 1024",
         Network(
+            "SD3.5-medium transformer",
             diffusers.SD3Transformer2DModel,
             SD35_MEDIUM,
             (1, 16, 128, 128),
@@ -208,6 +226,7 @@ ARCHITECTURES = [
     Architecture(
         "Flux-dev 1024",
         Network(
+            "Flux-dev transformer",
             diffusers.FluxTransformer2DModel,
             FLUX_DEV,
             (1, 64 * 64, 64),

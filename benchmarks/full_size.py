@@ -5,10 +5,9 @@
     python -m benchmarks.full_size --device cuda    # one row of the real networks, random weights: seconds and memory
 
 The cost of one row comes from the networks on the meta device (benchmarks/architectures.py). The number of rows comes
-from the library's own count for four samples of a hole with their fit. The guided methods are counted on the embedded
-prior (half a picture hidden), because their number of rows depends on the autoencoder. All others are counted on a
-normal law that costs nothing. Counts and row costs are kept in the JSON file; a count is repeated when the settings of
-its method change.
+from the library's own count for four samples of a hole with their fit. Methods with a number of rows that depends on
+the picture are counted on the embedded prior (half a picture hidden), the others on a normal law that costs nothing. Counts and row costs are kept in the JSON file. A count is repeated when the settings of
+its method change; after other changes of the library use --fresh.
 """
 
 from __future__ import annotations
@@ -49,20 +48,25 @@ SAMPLES, PLAIN_STEPS, LANPAINT_STEPS = 4, 28, 109
 TILE, OVERLAP = 64, 16
 """Of the decoder, in latent cells, as in nodes/host/tiles.py."""
 SCENE = 64
-GUIDED: dict[str, VIPaint | Sampler] = {
+ON_EMBEDDED: dict[str, VIPaint | Sampler] = {
     "VIPaint fast": VIPaint(FitConfig.fast(), RefineConfig(steps=16)),
     "VIPaint balanced": VIPaint(FitConfig.fast()),
     "VIPaint quality": VIPaint(FitConfig()),
     "VIPaint, 0 iterations": systems.METHODS["VIPaint, 0 iterations"],
     "Kalman": systems.METHODS["Kalman"],
+    "ReSample": systems.METHODS["ReSample"],
 }
-FIXED: dict[str, VIPaint | Sampler] = {
+ON_NORMAL: dict[str, VIPaint | Sampler] = {
     "VIPaint published v1": VIPaint(FitConfig.published_v1(), RefineConfig.published_v1()),
     "VIPaint published v2": VIPaint(FitConfig.published_v2(), RefineConfig.published_v2()),
-    **{name: method for name, method in systems.METHODS.items() if isinstance(method, Sampler) and name not in GUIDED},
+    **{
+        name: method
+        for name, method in systems.METHODS.items()
+        if isinstance(method, Sampler) and name not in ON_EMBEDDED
+    },
 }
-"""Methods whose rows do not depend on the picture. CoPaint repeats a step that raises its objective, which is not in
-this count."""
+"""Methods whose rows depend on their settings alone. CoPaint also repeats steps that raise its objective, which are not
+in this count."""
 
 
 class StandardNormal:
@@ -113,7 +117,7 @@ def count_rows(method: VIPaint | Sampler, prior: DiffusionPrior, observation: Ob
 
 def hole(name: str) -> tuple[DiffusionPrior, Observation]:
     """The prior and the half-hidden picture on which the rows of a method are counted."""
-    if name in GUIDED:
+    if name in ON_EMBEDDED:
         return load_embedded_prior(), Case("half", SCENE).observation
     prior, mask = StandardNormal(), half_plane(8, 8, 0.0)
     picture = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(SCENE))
@@ -220,8 +224,7 @@ class Cache:
 
     def row(self, network: Network, checkpointed: bool) -> Row:
         """The cost of a row of ``network``."""
-        title = network.call.__name__.strip("_")
-        name = f"{network.model.__name__}, {title} {network.shape}{', checkpointed' if checkpointed else ''}"
+        name = f"{network.name}, {network.shape}{', checkpointed' if checkpointed else ''}"
         settings = repr((network.config, network.conditions, [block.__name__ for block in network.blocks]))
         return Row(*self.get(name, settings, lambda: row(network, checkpointed)))
 
@@ -261,7 +264,7 @@ def row_table(cache: Cache) -> str:
 
 def counted_rows(cache: Cache) -> dict[str, Rows]:
     """Rows of plain generation and of every method."""
-    methods = {**GUIDED, **FIXED}
+    methods = {**ON_EMBEDDED, **ON_NORMAL}
     found = {f"plain, {PLAIN_STEPS} steps": PLAIN, "LanPaint-5": LANPAINT}
     return found | {name: cache.rows(name, method) for name, method in methods.items()}
 
@@ -276,10 +279,10 @@ def count_table(rows: dict[str, Rows]) -> str:
         ]
 
     header = ["method", *(f"{part}: {name}" for part in ("fit", "a sample") for name in Costs._fields), "together"]
-    methods = {**GUIDED, **FIXED}
+    methods = {**ON_EMBEDDED, **ON_NORMAL}
     lines = []
     for name, found in rows.items():
-        batch = str(rows_together(methods[name])) if found.total.denoiser_backward else "none"
+        batch = str(rows_together(methods[name])) if found.total.decoder_backward else "none"
         lines.append([name, *cells(found.fit, 1), *cells(found.samples, SAMPLES), batch])
     return table(header, lines)
 
@@ -364,7 +367,8 @@ def report(cache: Cache) -> str:
         architectures = {a.name: (a, setting) for a in ARCHITECTURES if setting.decoder != "tiled" or a is not sd15}
         parts += [f"## Cost: {name}", cost_table(rows, architectures, cache)]
     parts += [
-        "## Peak memory by samples together\n\nDenoiser, autoencoder and their graphs; text encoders are not counted.",
+        "## Peak memory by samples together\n\nDenoiser, autoencoder and their graphs; text encoders are not counted. The "
+        "batches of the methods are in the table of rows. RED-diff has no graph of the denoiser.",
         memory_table(cache),
         "## Rows\n\nForward / backward. *Together* is the largest batch with gradients.",
         count_table(rows),

@@ -35,7 +35,7 @@ def frozen(module):
 
 def tiny_unet():
     conditions = {"timestep": (1,), "encoder_hidden_states": (1, 5, 8)}
-    return Network(diffusers.UNet2DConditionModel, UNET, (1, 4, 8, 8), UNET_BLOCKS, conditions=conditions)
+    return Network("UNet", diffusers.UNet2DConditionModel, UNET, (1, 4, 8, 8), UNET_BLOCKS, conditions=conditions)
 
 
 def tiny_autoencoder():
@@ -149,18 +149,18 @@ def test_counts_are_kept_until_settings_change(tmp_path):
 
 
 def test_rows_of_a_method_on_the_free_prior(tmp_path):
-    rows = Cache(tmp_path / "full_size.json").rows("Blended", full_size.FIXED["Blended"])
+    rows = Cache(tmp_path / "full_size.json").rows("Blended", full_size.ON_NORMAL["Blended"])
     assert rows.total.denoiser_forward == 4 * 250
     assert rows.total.decoder_forward == 4
-    assert Cache(tmp_path / "full_size.json").rows("Blended", full_size.FIXED["Blended"]) == rows
+    assert Cache(tmp_path / "full_size.json").rows("Blended", full_size.ON_NORMAL["Blended"]) == rows
 
 
 def test_report_on_a_tiny_architecture(tmp_path, monkeypatch):
     tiny = [Architecture(name, tiny_unet(), *tiny_autoencoder(), guided=name == "one") for name in ("one", "two")]
     monkeypatch.setattr(full_size, "row", lambda network, checkpointed: ONE.denoiser)
     monkeypatch.setattr(full_size, "ARCHITECTURES", tiny)
-    monkeypatch.setattr(full_size, "GUIDED", {})
-    monkeypatch.setattr(full_size, "FIXED", {"Blended": full_size.FIXED["Blended"]})
+    monkeypatch.setattr(full_size, "ON_EMBEDDED", {})
+    monkeypatch.setattr(full_size, "ON_NORMAL", {"Blended": full_size.ON_NORMAL["Blended"]})
     monkeypatch.setattr(sys, "argv", ["full_size", "--out", str(tmp_path)])
     full_size.main()
     text = (tmp_path / "full_size.md").read_text()
