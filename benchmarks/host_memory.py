@@ -98,9 +98,7 @@ def inside_comfyui(comfyui: Path, task: str, dtype_name: str, side: int, checkpo
                     whole = measured(lambda: torch.autograd.grad(prior.denoise(z, time).sum(), z))
                 return whole | {"forward": forward["extra"]}
 
-            return with_host_prior(
-                guider, vae, (side, side), gradient, rows=1, checkpointing=checkpointing, gradients=False
-            )
+            return with_host_prior(guider, vae, (side, side), gradient, rows=1, checkpointing=checkpointing)
         mask = torch.zeros(1, side, side)
         mask[:, :, side // 2 :] = 1
         observation = ObserveInpaint.execute(torch.rand(1, side, side, 3), mask, 0.05).args[0]

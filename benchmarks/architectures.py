@@ -1,0 +1,363 @@
+"""Full-size latent diffusion models by their public configurations, and the cost of one row of each network.
+
+A row is the latent or the picture of one sample. The networks are on the meta device: no weights exist, no arithmetic
+is done.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import diffusers
+import torch
+from diffusers.models.attention import JointTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock, FluxTransformerBlock
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+diffusers.logging.set_verbosity_error()  # else a line of warning for every network
+DTYPE = torch.bfloat16
+Shapes = dict[str, Any]
+"""Shapes of conditions by name; a dictionary inside is one of conditions."""
+
+
+def _decode(autoencoder: Any, latent: Tensor) -> Tensor:
+    return autoencoder.decode(latent).sample
+
+
+def _encode(autoencoder: Any, picture: Tensor) -> Tensor:
+    return autoencoder.encode(picture).latent_dist.mean
+
+
+def _denoise(denoiser: Any, latent: Tensor, **conditions: Any) -> Tensor:
+    return denoiser(latent, **conditions).sample
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of one input with its conditions.
+
+    Attributes:
+        model: class of diffusers.
+        config: its configuration.
+        shape: of the input, one row.
+        blocks: classes of the modules that are recomputed in the backward pass with checkpointing.
+        call: from the module, the input and the conditions to the output.
+        conditions: their shapes, with the text lengths of ComfyUI.
+    """
+
+    name: str
+    model: Callable[..., nn.Module]
+    config: dict[str, Any]
+    shape: tuple[int, ...]
+    blocks: tuple[type[nn.Module], ...]
+    call: Callable[..., Tensor] = _denoise
+    conditions: Shapes | None = None
+
+    def build(self, device: str) -> nn.Module:
+        """The frozen module in bfloat16; on another device than ``meta`` with random weights."""
+        with torch.device("meta"):
+            module = self.model(**self.config).to(DTYPE).requires_grad_(False).eval()
+        if device == "meta":
+            return module
+        module.to_empty(device=device)
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.normal_(0, 0.02)
+        return module
+
+    def function(self, module: nn.Module, device: str) -> Callable[[Tensor], Tensor]:
+        """The network as a function of its input, with fixed conditions."""
+        conditions = _tensors(self.conditions or {}, device)
+        return lambda x: self.call(module, x, **conditions)
+
+
+def _tensors(shapes: Shapes, device: str) -> dict[str, Any]:
+    return {
+        name: _tensors(shape, device) if isinstance(shape, dict) else torch.ones(shape, dtype=DTYPE, device=device)
+        for name, shape in shapes.items()
+    }
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A denoiser and an autoencoder.
+
+    Attributes:
+        guided: whether a prediction takes two rows of the denoiser (classifier-free guidance).
+    """
+
+    name: str
+    denoiser: Network
+    decoder: Network
+    encoder: Network
+    guided: bool = True
+
+    def networks(self) -> dict[str, Network]:
+        """By their names in :class:`~vipaint_ops.diffusion.prior.Evaluations`."""
+        return {"denoiser": self.denoiser, "decoder": self.decoder, "encoder": self.encoder}
+
+
+def autoencoder(side: int, channels: int) -> tuple[Network, Network]:
+    """Decoder and encoder of the KL autoencoder of Stable Diffusion, for latents of ``side`` cells."""
+    config = {
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+        "latent_channels": channels,
+        "use_quant_conv": channels == 4,
+        "use_post_quant_conv": channels == 4,
+    }
+    blocks = (ResnetBlock2D, Attention)
+    return (
+        Network(
+            f"KL decoder, {channels} channels",
+            diffusers.AutoencoderKL,
+            config,
+            (1, channels, side, side),
+            blocks,
+            _decode,
+        ),
+        Network(
+            f"KL encoder, {channels} channels",
+            diffusers.AutoencoderKL,
+            config,
+            (1, 3, 8 * side, 8 * side),
+            blocks,
+            _encode,
+        ),
+    )
+
+
+SD15_UNET = {"cross_attention_dim": 768}
+SDXL_UNET = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SD35_MEDIUM = {
+    "sample_size": 128,
+    "in_channels": 16,
+    "num_layers": 24,
+    "num_attention_heads": 24,
+    "attention_head_dim": 64,
+    "caption_projection_dim": 1536,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 384,
+    "qk_norm": "rms_norm",
+    "dual_attention_layers": tuple(range(13)),
+}
+FLUX_DEV = {
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "num_attention_heads": 24,
+    "attention_head_dim": 128,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": True,
+}
+UNET_BLOCKS = (ResnetBlock2D, Transformer2DModel)
+ARCHITECTURES = [
+    Architecture(
+        "SD1.5 512",
+        Network(
+            "SD1.5 UNet",
+            diffusers.UNet2DConditionModel,
+            SD15_UNET,
+            (1, 4, 64, 64),
+            UNET_BLOCKS,
+            conditions={"timestep": (1,), "encoder_hidden_states": (1, 77, 768)},
+        ),
+        *autoencoder(64, 4),
+    ),
+    Architecture(
+        "SDXL 1024",
+        Network(
+            "SDXL UNet",
+            diffusers.UNet2DConditionModel,
+            SDXL_UNET,
+            (1, 4, 128, 128),
+            UNET_BLOCKS,
+            conditions={
+                "timestep": (1,),
+                "encoder_hidden_states": (1, 77, 2048),
+                "added_cond_kwargs": {"text_embeds": (1, 1280), "time_ids": (1, 6)},
+            },
+        ),
+        *autoencoder(128, 4),
+    ),
+    Architecture(
+        "SD3.5-medium 1024",
+        Network(
+            "SD3.5-medium transformer",
+            diffusers.SD3Transformer2DModel,
+            SD35_MEDIUM,
+            (1, 16, 128, 128),
+            (JointTransformerBlock,),
+            conditions={
+                "timestep": (1,),
+                "encoder_hidden_states": (1, 154, 4096),
+                "pooled_projections": (1, 2048),
+            },
+        ),
+        *autoencoder(128, 16),
+    ),
+    Architecture(
+        "Flux-dev 1024",
+        Network(
+            "Flux-dev transformer",
+            diffusers.FluxTransformer2DModel,
+            FLUX_DEV,
+            (1, 64 * 64, 64),
+            (FluxTransformerBlock, FluxSingleTransformerBlock),
+            conditions={
+                "timestep": (1,),
+                "guidance": (1,),
+                "encoder_hidden_states": (1, 512, 4096),
+                "pooled_projections": (1, 768),
+                "img_ids": (64 * 64, 3),
+                "txt_ids": (512, 3),
+            },
+        ),
+        *autoencoder(128, 16),
+        guided=False,
+    ),
+]
+
+
+def flash_attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
+    """Attention as the flash kernel: a backward of 2.5 forwards, no matrix of scores in memory."""
+    return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+
+
+class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
+    """Bytes that autograd keeps for the backward pass: every storage once, those of ``weights`` not at all."""
+
+    def __init__(self, weights: Iterable[Tensor]):
+        super().__init__(self._keep, lambda x: x)
+        self._storages = {x.untyped_storage()._cdata: x.untyped_storage() for x in weights}
+        self._weights = set(self._storages)
+
+    def _keep(self, x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        self._storages[storage._cdata] = storage  # kept, so that no later storage has its address
+        return x
+
+    @property
+    def total(self) -> int:
+        """Bytes of the graph."""
+        return sum(s.nbytes() for address, s in self._storages.items() if address not in self._weights)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Largest number of bytes alive at once in the results of operations; ``weights`` are left out."""
+
+    def __init__(self, weights: Iterable[Tensor]):
+        super().__init__()
+        self._alive = dict.fromkeys((x.untyped_storage()._cdata for x in weights), 0)
+        self._now = self.peak = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        results = function(*arguments, **(options or {}))
+        for result in tree_leaves(results):
+            if isinstance(result, Tensor):
+                self._add(result.untyped_storage())
+        return results
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        address = storage._cdata
+        if address not in self._alive:
+            self._alive[address] = storage.nbytes()
+            self._now += storage.nbytes()
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(storage, self._remove, address)
+
+    def _remove(self, address: int) -> None:
+        self._now -= self._alive.pop(address)
+
+
+class Row(NamedTuple):
+    """Cost of one row of a network.
+
+    Attributes:
+        forward, backward: operations; the backward is with respect to the input, recomputation included.
+        working: bytes alive at once in a forward pass without gradient.
+        kept: bytes of the graph from the forward pass to the backward pass.
+        peak: bytes alive at once in forward and backward pass, ``kept`` included.
+        together: whether the rows of a batch are in memory together.
+    """
+
+    forward: float
+    backward: float
+    working: float
+    kept: float
+    peak: float
+    together: bool = True
+
+    def tiled(self, tiles: int) -> Row:
+        """A row in ``tiles`` tiles of the size of this one; one is in memory at a time and recomputed backwards."""
+        backward = self.forward + self.backward
+        return Row(tiles * self.forward, tiles * backward, self.working, 0, self.peak, together=False)
+
+
+def trace(function: Callable[[Tensor], Tensor], x: Tensor, weights: Iterable[Tensor] = ()) -> Row:
+    """The cost of ``function`` of ``x``, a tensor on the meta device."""
+    weights = list(weights)
+    with patch("torch.nn.functional.scaled_dot_product_attention", flash_attention):
+        with torch.no_grad(), LiveBytes(weights) as alone:
+            function(x.detach())
+        with LiveBytes(weights) as live:
+            leaf = x.detach().requires_grad_()
+            _backward(function(leaf), leaf)
+        saved, forward, backward = SavedBytes(weights), FlopCounterMode(display=False), FlopCounterMode(display=False)
+        with forward, saved:
+            y = function(leaf)
+        with backward:
+            _backward(y, leaf)
+    return Row(forward.get_total_flops(), backward.get_total_flops(), alone.peak, saved.total, live.peak)
+
+
+def _backward(y: Tensor, x: Tensor) -> None:
+    torch.autograd.grad(y, x, torch.ones_like(y))
+
+
+def recompute(module: nn.Module, blocks: tuple[type[nn.Module], ...]) -> None:
+    """Recompute the activations of all ``blocks`` of a module in the backward pass."""
+    for block in module.modules():
+        if isinstance(block, blocks):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+
+
+def row(network: Network, checkpointed: bool) -> Row:
+    """The cost of one row of ``network``, with or without checkpointing of its blocks."""
+    module = network.build("meta")
+    if checkpointed:
+        recompute(module, network.blocks)
+    x = torch.empty(network.shape, dtype=DTYPE, device="meta")
+    return trace(network.function(module, "meta"), x, [*module.parameters(), *module.buffers()])
+
+
+def weight_bytes(networks: Iterable[Network]) -> int:
+    """Bytes of the weights of ``networks``."""
+    return sum(p.nbytes for network in networks for p in network.build("meta").parameters())

@@ -1,0 +1,401 @@
+"""What a restoration costs on full-size models, without running it: TFLOP, and peak memory.
+
+    python -m benchmarks.full_size                  # about 15 minutes on two cores; a second run takes seconds
+    python -m benchmarks.full_size --fresh          # measure everything again
+    python -m benchmarks.full_size --device cuda    # one row of the real networks, random weights: seconds and memory
+
+The cost of one row comes from the networks on the meta device (benchmarks/architectures.py). The number of rows comes
+from the library's own count for four samples of a hole with their fit. Methods with a number of rows that depends on
+the picture are counted on the embedded prior (half a picture hidden), the others on a normal law that costs nothing.
+Counts and row costs are kept in the JSON file. A count is repeated when the settings of its method change; after
+other changes of the library use --fresh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import astuple
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks import systems
+from benchmarks.architectures import ARCHITECTURES, DTYPE, Architecture, Network, Row, autoencoder, row, weight_bytes
+from benchmarks.report import RESULTS
+from benchmarks.systems import Sampler, VIPaint
+from benchmarks.tasks import Case
+from vipaint_ops import (
+    DiffusionPrior,
+    Evaluations,
+    FitConfig,
+    NoiseSchedule,
+    Observation,
+    RefineConfig,
+    fit_posterior,
+    load_embedded_prior,
+    operators,
+    sample_posterior,
+)
+from vipaint_ops.images.masks import half_plane
+
+SAMPLES, PLAIN_STEPS, LANPAINT_STEPS = 4, 28, 109
+"""Pictures of a run, steps of a plain generation, and forward passes of LanPaint-5 a picture."""
+TILE, OVERLAP = 64, 16
+"""Of the decoder, in latent cells, as in nodes/host/tiles.py."""
+SCENE = 64
+ON_EMBEDDED: dict[str, VIPaint | Sampler] = {
+    "VIPaint fast": VIPaint(FitConfig.fast(), RefineConfig(steps=16)),
+    "VIPaint balanced": VIPaint(FitConfig.fast()),
+    "VIPaint quality": VIPaint(FitConfig()),
+    "VIPaint, 0 iterations": systems.METHODS["VIPaint, 0 iterations"],
+    "Kalman": systems.METHODS["Kalman"],
+    "ReSample": systems.METHODS["ReSample"],
+}
+ON_NORMAL: dict[str, VIPaint | Sampler] = {
+    "VIPaint published v1": VIPaint(FitConfig.published_v1(), RefineConfig.published_v1()),
+    "VIPaint published v2": VIPaint(FitConfig.published_v2(), RefineConfig.published_v2()),
+    **{
+        name: method
+        for name, method in systems.METHODS.items()
+        if isinstance(method, Sampler) and name not in ON_EMBEDDED
+    },
+}
+"""Methods whose rows depend on their settings alone. CoPaint also repeats steps that raise its objective, which are not
+in this count."""
+
+
+class StandardNormal:
+    """A prior of N(0, 1) latents with identity decoder and encoder, which are the pictures."""
+
+    identity, data_std = "standard normal", 1.0
+    device, dtype = torch.device("cpu"), torch.float32
+    latent_shape = (1, 8, 8)
+
+    def __init__(self):
+        self.schedule = NoiseSchedule.scaled_linear(0.0015, 0.0195)
+
+    def denoise(self, z: Tensor, t: Tensor) -> Tensor:
+        level = self.schedule.level(t[0].item())
+        return z * (level.alpha / (level.alpha**2 + level.sigma**2))
+
+    def decode(self, z0: Tensor) -> Tensor:
+        return z0
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Rows(NamedTuple):
+    """Rows of a run: of its fit, and of all of its samples."""
+
+    fit: Evaluations
+    samples: Evaluations
+
+    @property
+    def total(self) -> Evaluations:
+        return self.fit + self.samples
+
+
+PLAIN = Rows(Evaluations(), Evaluations(denoiser_forward=SAMPLES * PLAIN_STEPS, decoder_forward=SAMPLES))
+LANPAINT = Rows(Evaluations(), Evaluations(denoiser_forward=SAMPLES * LANPAINT_STEPS, decoder_forward=SAMPLES))
+
+
+def count_rows(method: VIPaint | Sampler, prior: DiffusionPrior, observation: Observation) -> Rows:
+    """Rows that ``method`` takes for :data:`SAMPLES` samples."""
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(method, Sampler):
+        return Rows(Evaluations(), method(prior, observation, SAMPLES, generator)[1])
+    posterior = fit_posterior(prior, observation, method.fit, generator=generator)
+    drawn = sample_posterior(prior, observation, posterior, SAMPLES, method.refine, generator=generator)
+    return Rows(posterior.evaluations, drawn.evaluations)
+
+
+def hole(name: str) -> tuple[DiffusionPrior, Observation]:
+    """The prior and the half-hidden picture on which the rows of a method are counted."""
+    if name in ON_EMBEDDED:
+        return load_embedded_prior(), Case("half", SCENE).observation
+    prior, mask = StandardNormal(), half_plane(8, 8, 0.0)
+    picture = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(SCENE))
+    return prior, Observation(mask * picture, operators.Inpainting(mask), 0.02)
+
+
+def rows_together(method: VIPaint | Sampler) -> int:
+    """The largest batch with gradients: chains of the start, walks of the fit, samples."""
+    if isinstance(method, Sampler):
+        return min(SAMPLES, method.config.batch_size)
+    chains = method.fit.start_chains if method.fit.objective == "bound" else 0
+    return max(chains, method.fit.samples, min(SAMPLES, method.refine.batch_size))
+
+
+class Setting(NamedTuple):
+    """How a host runs the networks: blocks of the denoiser checkpointed, decoder whole, checkpointed or in tiles."""
+
+    checkpointed: bool
+    decoder: str
+
+
+SETTINGS = {
+    "everything fits": Setting(False, "whole"),
+    "checkpointed": Setting(True, "checkpointed"),
+    "checkpointed, decoder in tiles": Setting(True, "tiled"),
+}
+
+
+class Costs(NamedTuple):
+    """Costs of a row of each network."""
+
+    denoiser: Row
+    decoder: Row
+    encoder: Row
+
+
+def tile_count(side: int, tile: int = TILE, overlap: int = OVERLAP) -> int:
+    """Tiles of a latent of ``side`` cells."""
+    return (len(range(0, max(side - tile, 0), tile - overlap)) + 1) ** 2
+
+
+def costs(architecture: Architecture, setting: Setting, cache: Cache) -> Costs:
+    """Costs of a row of each network of an architecture under a setting."""
+    found = {}
+    for name, network in architecture.networks().items():
+        checkpointed = setting.checkpointed if name == "denoiser" else name == "decoder" and setting.decoder != "whole"
+        side = network.shape[-1]
+        if name == "decoder" and setting.decoder == "tiled":
+            tile, _ = autoencoder(min(side, TILE), network.shape[1])
+            whole = cache.row(tile, False)
+            found[name] = whole.tiled(tile_count(side)) if side > TILE else whole
+        else:
+            found[name] = cache.row(network, checkpointed)
+    return Costs(**found)
+
+
+def tflop(rows: Evaluations, costs: Costs, guided: bool) -> float:
+    """Operations of a run in TFLOP; every row of the denoiser counts twice under classifier-free guidance."""
+    total = 0.0
+    for name, cost in costs._asdict().items():
+        factor = 2 if guided and name == "denoiser" else 1
+        forward, backward = (getattr(rows, f"{name}_{direction}") for direction in ("forward", "backward"))
+        total += factor * (forward * cost.forward + backward * cost.backward)
+    return total / 1e12
+
+
+def peak_memory(weights: float, costs: Costs, rows: int, guided: bool) -> float:
+    """Bytes at the peak of a gradient of ``rows`` samples through decoder and denoiser.
+
+    The graph of the denoiser is kept while the decoder runs backwards, and the decoder's while the denoiser does.
+    """
+    denoised = rows * (2 if guided else 1)
+    decoded = rows if costs.decoder.together else 1
+    in_decoder = denoised * costs.denoiser.kept + decoded * costs.decoder.peak
+    in_denoiser = denoised * costs.denoiser.peak + rows * costs.decoder.kept
+    return weights + max(in_decoder, in_denoiser)
+
+
+def forward_memory(weights: float, costs: Costs, rows: int, guided: bool) -> float:
+    """Bytes at the peak of ``rows`` samples without any gradient."""
+    denoised = rows * (2 if guided else 1)
+    decoded = rows if costs.decoder.together else 1
+    return weights + max(denoised * costs.denoiser.working, decoded * costs.decoder.working)
+
+
+class Cache:
+    """Figures in a JSON file by name, each with the settings that it was measured with."""
+
+    def __init__(self, path: Path, fresh: bool = False):
+        self._path = path
+        self._entries: dict[str, Any] = json.loads(path.read_text()) if path.exists() and not fresh else {}
+
+    def get(self, name: str, settings: str, measure: Callable[[], Any]) -> Any:
+        """The figures of ``name``, measured and written if they are new or were made with other settings."""
+        entry = self._entries.get(name)
+        if entry is None or entry["settings"] != settings:
+            began = time.time()
+            entry = {"settings": settings, "date": date.today().isoformat(), "figures": measure()}
+            self._entries[name] = entry
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(self._entries, indent=1) + "\n")
+            print(f"measured {name} in {time.time() - began:.0f} s", flush=True)
+        return entry["figures"]
+
+    def row(self, network: Network, checkpointed: bool) -> Row:
+        """The cost of a row of ``network``."""
+        name = f"{network.name}, {network.shape}{', checkpointed' if checkpointed else ''}"
+        settings = repr((network.config, network.conditions, [block.__name__ for block in network.blocks]))
+        return Row(*self.get(name, settings, lambda: row(network, checkpointed)))
+
+    def rows(self, name: str, method: VIPaint | Sampler) -> Rows:
+        """The rows of a method."""
+        settings = repr(method.config if isinstance(method, Sampler) else method)
+        found = self.get(name, settings, lambda: [astuple(part) for part in count_rows(method, *hole(name))])
+        return Rows(*(Evaluations(*part) for part in found))
+
+    def weights(self, architecture: Architecture) -> int:
+        """Bytes of denoiser and autoencoder."""
+        networks = [architecture.denoiser, architecture.decoder]
+        settings = repr([network.config for network in networks])
+        return self.get(f"{architecture.name}, weights", settings, lambda: weight_bytes(networks))
+
+
+def table(header: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown; the first column is text, the others are figures."""
+    ruled = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
+
+
+def row_table(cache: Cache) -> str:
+    """Costs of one row."""
+    header = ["network", "forward, TFLOP", "backward", "checkpointed backward", "graph, GB", "checkpointed graph"]
+    header += ["peak", "checkpointed peak", "without gradient"]
+    lines = []
+    for architecture in ARCHITECTURES:
+        for name, network in architecture.networks().items():
+            whole = cache.row(network, False)
+            less = whole if name == "encoder" else cache.row(network, True)
+            operations = [f"{value / 1e12:.3g}" for value in (whole.forward, whole.backward, less.backward)]
+            sizes = (whole.kept, less.kept, whole.peak, less.peak, whole.working)
+            lines.append([f"{architecture.name} {name}", *operations, *(f"{size / 1e9:.2f}" for size in sizes)])
+    return table(header, lines)
+
+
+def counted_rows(cache: Cache) -> dict[str, Rows]:
+    """Rows of plain generation and of every method."""
+    methods = {**ON_EMBEDDED, **ON_NORMAL}
+    found = {f"plain, {PLAIN_STEPS} steps": PLAIN, "LanPaint-5": LANPAINT}
+    return found | {name: cache.rows(name, method) for name, method in methods.items()}
+
+
+def count_table(rows: dict[str, Rows]) -> str:
+    """Rows of every method, forward / backward."""
+
+    def cells(rows: Evaluations, share: int) -> list[str]:
+        return [
+            f"{getattr(rows, f'{name}_forward') / share:.0f} / {getattr(rows, f'{name}_backward') / share:.0f}"
+            for name in Costs._fields
+        ]
+
+    header = ["method", *(f"{part}: {name}" for part in ("fit", "a sample") for name in Costs._fields), "together"]
+    methods = {**ON_EMBEDDED, **ON_NORMAL}
+    lines = []
+    for name, found in rows.items():
+        batch = str(rows_together(methods[name])) if found.total.decoder_backward else "none"
+        lines.append([name, *cells(found.fit, 1), *cells(found.samples, SAMPLES), batch])
+    return table(header, lines)
+
+
+def cost_table(rows: dict[str, Rows], columns: dict[str, tuple[Architecture, Setting]], cache: Cache) -> str:
+    """TFLOP of every method, and divided by those of plain generation."""
+    found = {head: (costs(*column, cache), column[0].guided) for head, column in columns.items()}
+    lines = []
+    for name, counted in rows.items():
+        line = [name]
+        for cost, guided in found.values():
+            paid, plain = (tflop(r.total, cost, guided) for r in (counted, PLAIN))
+            line += [f"{float(f'{paid:.3g}'):,.0f}", f"{paid / plain:.1f}"]
+        lines.append(line)
+    return table(["method", *(cell for head in columns for cell in (f"{head}, TFLOP", "÷ plain"))], lines)
+
+
+def memory_table(cache: Cache, batches: tuple[int, ...] = (1, 2, 4, 8)) -> str:
+    """Peak memory of gradients by the number of samples together, and of four without gradients."""
+    lines = []
+    for architecture in ARCHITECTURES:
+        weights, guided = cache.weights(architecture), architecture.guided
+        for name, setting in SETTINGS.items():
+            if setting.decoder == "tiled" and architecture.decoder.shape[-1] <= TILE:
+                continue
+            cost = costs(architecture, setting, cache)
+            sizes = [peak_memory(weights, cost, rows, guided) for rows in batches]
+            sizes.append(forward_memory(weights, cost, SAMPLES, guided))
+            lines.append([f"{architecture.name}, {name}", *(f"{size / 1e9:.1f}" for size in (weights, *sizes))])
+    return table(["peak, GB", "weights", *map(str, batches), f"{SAMPLES} without gradients"], lines)
+
+
+def on_card(cache: Cache) -> str:
+    """Seconds and peak memory of one row of the real networks, beside the prediction."""
+    header = ["network", "forward, s", "backward, s", "TFLOP/s", "peak, GB", "predicted"]
+    lines = []
+    for architecture in ARCHITECTURES:
+        for name, network in architecture.networks().items():
+            predicted = cache.row(network, False)
+            module = network.build("cuda")
+            function, x = network.function(module, "cuda"), torch.randn(network.shape, dtype=DTYPE, device="cuda")
+            weights = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+            differentiate(function, x)  # the first run chooses kernels
+            forward, backward, peak = differentiate(function, x)
+            speed = (predicted.forward + predicted.backward) / (forward + backward) / 1e12
+            figures = [f"{forward:.3f}", f"{backward:.3f}", f"{speed:.0f}", f"{peak / 1e9:.2f}"]
+            lines.append([f"{architecture.name} {name}", *figures, f"{(weights + predicted.peak) / 1e9:.2f}"])
+            print(" | ".join(lines[-1]), flush=True)
+            del module, function
+            torch.cuda.empty_cache()
+    return table(header, lines)
+
+
+def differentiate(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, float, int]:
+    """Seconds of a forward pass and of a backward pass on the card, and its peak memory in bytes."""
+    x = x.detach().requires_grad_()
+    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.synchronize()
+    times = [time.perf_counter()]
+    y = function(x)
+    torch.cuda.synchronize()
+    times.append(time.perf_counter())
+    torch.autograd.grad(y, x, torch.ones_like(y))
+    torch.cuda.synchronize()
+    times.append(time.perf_counter())
+    return times[1] - times[0], times[2] - times[1], torch.cuda.max_memory_allocated()
+
+
+def report(cache: Cache) -> str:
+    """The tables of the prediction."""
+    fits, _, tiles = SETTINGS.values()
+    rows = counted_rows(cache)
+    sd15, sdxl = ARCHITECTURES[:2]
+    usual = {"SD1.5 512": (sd15, fits), "SDXL 1024, 12-24 GB card": (sdxl, tiles)}
+    parts = [
+        f"# What a restoration costs at full size\n\n{SAMPLES} samples with their fit, {date.today()}. Computed, not "
+        "run. Plain is a generation of as many pictures.",
+        "## Cost\n\nSD1.5: everything fits. SDXL: denoiser checkpointed, decoder in tiles.",
+        cost_table(rows, usual, cache),
+    ]
+    for name, setting in SETTINGS.items():
+        architectures = {a.name: (a, setting) for a in ARCHITECTURES if setting.decoder != "tiled" or a is not sd15}
+        parts += [f"## Cost: {name}", cost_table(rows, architectures, cache)]
+    parts += [
+        "## Peak memory by samples together\n\nDenoiser, autoencoder and their graphs; text encoders are not "
+        "counted. The "
+        "batches of the methods are in the table of rows. RED-diff has no graph of the denoiser.",
+        memory_table(cache),
+        "## Rows\n\nForward / backward. *Together* is the largest batch with gradients.",
+        count_table(rows),
+        "## One row\n\nPeaks are of forward and backward pass, without weights.",
+        row_table(cache),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("meta", "cuda"), default="meta", help="cuda: run one row of each network")
+    parser.add_argument("--fresh", action="store_true", help="measure again what the JSON file has")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables and the figures")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.exit(2, "--device cuda: torch finds no CUDA card on this machine\n")
+    cache = Cache(options.out / "full_size.json", options.fresh)
+    if options.device == "cuda":
+        print("\n" + on_card(cache))
+        return
+    text = report(cache)
+    print("\n" + text)
+    (options.out / "full_size.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
