@@ -34,17 +34,28 @@ def number(default: float, low: float, high: float = math.inf, *, open: bool = F
     return field(default=default, metadata={"range": Range(low, high, open, isinstance(default, int))})
 
 
+def choice(default: str, options: tuple[str, ...]) -> Any:
+    """A field that holds one of ``options``."""
+    return field(default=default, metadata={"options": options})
+
+
 class Settings:
-    """Base of configurations: every :func:`number` is checked when one is made.
+    """Base of configurations: every :func:`number` and :func:`choice` is checked when one is made.
 
     Raises:
-        InputError: a value is not a number, not an integer where the default is one, not finite, or outside its range.
+        InputError: a choice is not one of its options; or a value is not a number, not an integer where the default is
+            one, not finite, or outside its range.
     """
 
     def __post_init__(self) -> None:
         for setting in fields(self):  # type: ignore[arg-type]
             if "range" in setting.metadata:
                 check_number(setting.name, getattr(self, setting.name), setting.metadata["range"])
+            options = setting.metadata.get("options")
+            if options and getattr(self, setting.name) not in options:
+                raise InputError(
+                    f"{setting.name} is {getattr(self, setting.name)!r}; choose one of {', '.join(options)}"
+                )
 
 
 def check_number(name: str, value: Any, allowed: Range) -> None:

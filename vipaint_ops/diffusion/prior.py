@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -42,6 +42,17 @@ class DiffusionPrior(Protocol):
         ...
 
 
+class LinearMap(Protocol):
+    """A linear map in the place of a decoder's Jacobian (:class:`~vipaint_ops.inference.decoder.LinearDecoder`)."""
+
+    gain: float
+    error: float
+
+    def product(self, v: Tensor) -> Tensor:
+        """The change of the picture for a change ``v`` of the latents; differentiable."""
+        ...
+
+
 @dataclass
 class Evaluations:
     """Network evaluations, in rows: a batch of 8 through the denoiser counts 8."""
@@ -66,7 +77,12 @@ class CountedPrior:
     """A prior that counts the rows of its calls, forward and backward, and can checkpoint them.
 
     With ``checkpointing`` the activations of each network call are recomputed in the backward pass.
+
+    Attributes:
+        linear: a map whose gradient replaces that of the decoder; none for the decoder's own.
     """
+
+    linear: LinearMap | None = None
 
     def __init__(self, prior: DiffusionPrior, checkpointing: bool = False):
         self._prior, self._checkpointing = prior, checkpointing
@@ -84,8 +100,12 @@ class CountedPrior:
         return self._call("denoiser", lambda v: self._prior.denoise(v, times), z)
 
     def decode(self, z0: Tensor) -> Tensor:
-        """Latent to picture."""
-        return self._call("decoder", self._prior.decode, z0)
+        """Latent to picture; with ``linear``, the decoder's picture with the gradient of that map."""
+        if self.linear is None or not (torch.is_grad_enabled() and z0.requires_grad):
+            return self._call("decoder", self._prior.decode, z0)
+        with torch.no_grad():
+            picture = self._call("decoder", self._prior.decode, z0)
+        return _StraightThrough.apply(self.linear.product(z0), picture)
 
     def encode(self, x: Tensor) -> Tensor:
         """Picture to latent."""
@@ -102,3 +122,15 @@ class CountedPrior:
 
     def _count(self, name: str, rows: int) -> None:
         setattr(self.evaluations, name, getattr(self.evaluations, name) + rows)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The value of one tensor with the gradient of another."""
+
+    @staticmethod
+    def forward(ctx: Any, surrogate: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None

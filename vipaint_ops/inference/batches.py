@@ -12,6 +12,7 @@ from ..diffusion.prior import CountedPrior, DiffusionPrior
 from ..diffusion.streams import NoiseStreams
 from ..errors import InputError
 from ..measurement.observation import Observation
+from .decoder import linear_decoder
 from .progress import Callback, Progress
 from .results import Drawn, Populations, SampleResult
 
@@ -30,6 +31,7 @@ class Request:
         noise: standard normal noise at the start of the chains, ``[count, *latent_shape]``; drawn if not given.
         population: samples that are drawn together, k to k + population - 1 for every multiple k of it. The others of
             a population are dropped.
+        decoder: "exact", or "linear" for :func:`~.decoder.linear_decoder` in the place of the decoder's Jacobian.
 
     Raises:
         InputError: fewer than one sample, a batch of none, or noise that is not for whole populations.
@@ -40,6 +42,7 @@ class Request:
     first: int = 0
     noise: Tensor | None = None
     population: int = 1
+    decoder: str = "exact"
 
     def __post_init__(self):
         if self.count < 1 or self.batch_size < 1:
@@ -87,6 +90,8 @@ def sample_in_batches(
         )
     counted = CountedPrior(prior)
     observation = observation.to(prior.device, prior.dtype)
+    if request.decoder == "linear":
+        counted.linear = linear_decoder(counted)
     seed = NoiseStreams.seed_from(generator)
     batches, populations, latents, images = request.batches(), [], [], []
     for number, rows in enumerate(batches):

@@ -25,8 +25,10 @@ from ..diffusion.prior import CountedPrior
 from ..diffusion.schedule import Level, ReverseStep, reverse_kernel
 from ..diffusion.streams import NoiseStreams
 from ..measurement.observation import Observation
-from ..settings import Settings, number
+from ..settings import Settings, choice, number
 from .linearised import KrylovSpace, Linearised, clean_variance, column, dot
+
+COVARIANCES = ("tweedie", "isotropic")
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,14 @@ class Kalman(Settings):
     It has no step size, and is exact for a Gaussian prior (TMPD, Boys et al. 2023, gives the mean).
 
     Attributes:
-        solver_iterations: dimension of the Krylov space in which S is inverted; up to twice as many where no spread is
-            drawn and a large part of the residual lies outside the space.
-        unexplained: that part, as a share of the residual's square, above which the space grows.
+        covariance: C, the covariance of z_0 given z_t. "tweedie" is that of the denoiser, by backward passes;
+            "isotropic" is r^2 I with r^2 of PiGDM (Song et al. 2023), which needs no gradient of the denoiser.
+        isotropic_below: noise-to-signal ratio sigma / (alpha data_std) below which C is r^2 I in any case. There the
+            observation leaves little to choose.
+        solver_iterations: dimension of the Krylov space in which S is inverted.
         spread_iterations: Lanczos iterations of a draw from N(0, C); 0 adds no spread.
-        spread_above: noise-to-signal ratio sigma / (alpha data_std) below which no spread is added. There it would be
-            fine noise that the few solver iterations cannot keep out of the observed part.
+        spread_above: noise-to-signal ratio below which no spread is added. There it would be fine noise that the few
+            solver iterations cannot keep out of the observed part.
         spread_eta: factor on the eta of reverse steps where spread is drawn. From a draw of z_0 every eta leads to the
             same law, and more fresh noise removes more of the errors of earlier steps.
         most_fresh: largest share of a step's noise that ``spread_eta`` may draw afresh. Chains of a network can diverge
@@ -151,9 +155,10 @@ class Kalman(Settings):
         catch_up: for chains that fall behind, where spread is drawn.
     """
 
-    solver_iterations: int = number(3, 1)
-    unexplained: float = number(0.05, 0)
-    spread_iterations: int = number(2, 0)
+    covariance: str = choice("tweedie", COVARIANCES)
+    isotropic_below: float = number(0.3, 0)
+    solver_iterations: int = number(1, 1)
+    spread_iterations: int = number(1, 0)
     spread_above: float = number(0.5, 0)
     spread_eta: float = number(1.5, 1)
     most_fresh: float = number(0.91, 0, 1)
@@ -161,27 +166,19 @@ class Kalman(Settings):
 
     def __call__(self, prior, observation, z, step, streams) -> Corrected:
         """See :class:`Correction`."""
-        model = Linearised(prior, observation, z, step.t)
+        ratio = step.level.sigma / (prior.data_std * step.level.alpha)
+        isotropic = self.covariance == "isotropic" or ratio < self.isotropic_below
+        model = Linearised(prior, observation, z, step.t, isotropic)
         model.root = root_weights(prior, observation, model.z0, model.picture, step.level, streams)
-        if self.spread_iterations == 0 or step.level.sigma <= self.spread_above * prior.data_std * step.level.alpha:
-            return Corrected(model.z0, model.z0 + self._mean_move(model))
+        if self.spread_iterations == 0 or ratio <= self.spread_above:
+            krylov = KrylovSpace(model, model.residual, self.solver_iterations)
+            return Corrected(model.z0, model.z0 + krylov.solve(model.residual))
         spread = model.draw(streams.normal(z), self.spread_iterations)
         noise = torch.where(observation.observed, observation.noise_std * streams.normal(model.residual), 0.0)
         predicted = model.forward(spread) + noise
         krylov = KrylovSpace(model, model.residual - predicted, self.solver_iterations)
         factor = self.catch_up.factor(krylov, model.residual, predicted)
         return Corrected(model.z0, model.z0 + matheron(model, krylov, spread, predicted, factor), self._eta(step))
-
-    def _mean_move(self, model: Linearised) -> Tensor:
-        """C J^T S^-1 (y - A D(zh)), in a Krylov space that doubles where much of the residual lies outside it."""
-        residual = model.residual
-        krylov = KrylovSpace(model, residual, self.solver_iterations)
-        move, left = krylov.solve(residual), krylov.unexplained(residual)
-        unfinished = dot(left, left) > self.unexplained * dot(residual, residual)
-        if unfinished.any():
-            krylov.grow(self.solver_iterations)
-            move = torch.where(column(unfinished, move), krylov.solve(residual), move)
-        return move
 
     def _eta(self, step: ReverseStep) -> float:
         variance = reverse_kernel(step.next, step.level).variance
@@ -214,6 +211,8 @@ def decoder_gain(prior: CountedPrior, z0: Tensor, picture: Tensor, std: float, s
     """
     with torch.no_grad():
         noise = std * streams.normal(z0)
+        if prior.linear is not None:
+            return column(torch.full_like(dot(z0, z0), prior.linear.gain), picture)
         moved = prior.decode(z0 + noise) - picture
         return column((moved**2).flatten(1).mean(1) / (noise**2).flatten(1).mean(1), picture)
 

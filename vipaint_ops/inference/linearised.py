@@ -8,6 +8,9 @@ seldom differentiate forwards.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -15,6 +18,9 @@ from ..diffusion.prior import CountedPrior
 from ..diffusion.schedule import Level
 from ..errors import InputError
 from ..measurement.observation import Observation
+
+
+SOLVER_ITERATIONS, SOLVER_TOLERANCE = 25, 1e-3
 
 
 def clean_variance(level: Level, data_std: float) -> float:
@@ -43,23 +49,34 @@ def back(x: Tensor, like: Tensor) -> Tensor:
 
 
 class Linearised:
-    """Denoiser and measurement linearised at z_t: products with C, C J^T, J and S, rows weighed by ``root``."""
+    """Denoiser and measurement linearised at z_t: products with C, C J^T, J and S, rows weighed by ``root``.
+
+    Args:
+        isotropic: C = r^2 I with r^2 of :func:`clean_variance`, which needs no gradient of the denoiser.
+    """
 
     step = 0.3
     """Length of the decoder's finite difference, in standard deviations of z_0 given z_t."""
     root: Tensor | float = 1.0
     """sqrt(w) of each measurement."""
 
-    def __init__(self, prior: CountedPrior, observation: Observation, z: Tensor, t: float):
+    def __init__(
+        self,
+        prior: CountedPrior,
+        observation: Observation,
+        z: Tensor,
+        t: float,
+        isotropic: bool = False,
+    ):
         level = prior.schedule.level(t)
-        self._prior, self._observation = prior, observation
-        self.noise_std = observation.noise_std
-        self._scale = level.sigma**2 / level.alpha
-        self._std = clean_variance(level, prior.data_std) ** 0.5
+        self._prior, self._observation, self._isotropic = prior, observation, isotropic
+        self.variance = clean_variance(level, prior.data_std)
+        self._scale = self.variance if isotropic else level.sigma**2 / level.alpha
         with torch.enable_grad():
-            self._z = z.detach().requires_grad_()
-            self._prediction = prior.denoise(self._z, t)
-            picture = prior.decode(self._prediction)
+            z = z.detach().requires_grad_(not isotropic)
+            self._prediction = prior.denoise(z, t)
+            self._source = self._prediction.detach().requires_grad_() if isotropic else z
+            picture = prior.decode(self._source if isotropic else self._prediction)
             self._residual = observation.residual(picture)
         self.z0, self.picture = self._prediction.detach(), picture.detach()
 
@@ -68,28 +85,61 @@ class Linearised:
         """y - A D(zh)."""
         return self.root * self._residual.detach()
 
+    @cached_property
+    def noise_variance(self) -> Tensor:
+        """Variance of each measurement given z_0: sigma_y^2, and the error of a linear decoder for a draw of z_0."""
+        own = torch.full_like(self._observation.y, self._observation.noise_std**2)
+        if self._prior.linear is None:
+            return own
+        error = torch.full_like(self.picture[:1], self.variance * self._prior.linear.error)
+        return own + self.root**2 * self._observation.operator.squared(error)
+
     def gain_times(self, u: Tensor) -> Tensor:
         """C J^T u."""
-        (g,) = torch.autograd.grad(self._residual, self._z, -self.root * u, retain_graph=True)
+        (g,) = torch.autograd.grad(self._residual, self._source, -self.root * u, retain_graph=True)
         return self._scale * g
 
     def covariance_times(self, v: Tensor) -> Tensor:
         """C v, with the transposed Jacobian for the Jacobian: C is symmetric for an exact denoiser."""
-        (g,) = torch.autograd.grad(self._prediction, self._z, v, retain_graph=True)
+        (g,) = torch.autograd.grad(self._prediction, self._source, v, retain_graph=True)
         return self._scale * g
 
     def forward(self, v: Tensor) -> Tensor:
-        """J v."""
-        length = self.step * self._std / column((v**2).flatten(1).mean(1).sqrt().clamp(min=1e-30), v)
+        """J v: of the linear decoder if there is one, else a finite difference."""
+        if self._prior.linear is not None:
+            seen = self._observation.operator(self._prior.linear.product(v))
+            return self.root * torch.where(self._observation.observed, seen, 0.0)
+        length = self.step * self.variance**0.5 / column((v**2).flatten(1).mean(1).sqrt().clamp(min=1e-30), v)
         with torch.no_grad():
             moved = self.root * self._observation.residual(self._prior.decode(self.z0 + length * v))
         return (self.residual - moved) / column(length.flatten(), moved)
 
+    @cached_property
+    def _through_decoder(self) -> tuple[Tensor, Tensor]:
+        """A latent and J times it, with the graph between the two."""
+        with torch.enable_grad():
+            v = torch.zeros_like(self.z0).requires_grad_()
+            return v, self.forward(v)
+
+    def precondition(self, u: Tensor) -> Tensor:
+        """(r^2 J J^T + N)^-1 u by conjugate gradients through a linear decoder; ``u`` itself without one."""
+        if self._prior.linear is None:
+            return u
+        v, seen = self._through_decoder
+
+        def product(x: Tensor) -> Tensor:
+            (transposed,) = torch.autograd.grad(seen, v, x, retain_graph=True)
+            return self.variance * self.forward(transposed) + self.noise_variance * x
+
+        return conjugate_gradients(product, u)
+
     def draw(self, noise: Tensor, iterations: int) -> Tensor:
         """C^(1/2) ``noise`` by Lanczos with full orthogonalisation (Chow & Saad 2014, section 3).
 
-        Where the Krylov space ends early, the next vector is rounding error and is dropped.
+        Where the Krylov space ends early, the next vector is rounding error and is dropped. It ends at once for r^2 I.
         """
+        if self._isotropic:
+            return self.variance**0.5 * noise
         rounding = 1e3 * torch.finfo(noise.dtype).eps
         norm = dot(noise, noise).sqrt()
         basis = [noise / column(norm, noise)]
@@ -111,12 +161,14 @@ class Linearised:
 
 
 class KrylovSpace:
-    """Moves of z_0 that explain residuals, in a small Krylov space of S = J C J^T + sigma_y^2 grown from ``vector``.
+    """Moves of z_0 that explain residuals, in a small Krylov space of S = J C J^T + N grown from ``vector``.
 
-    On moves delta = C J^T P c, spanned by an orthonormal basis P of the space, the energy delta^T C^-1 delta is
-    c^T (P^T J C J^T P) c: no inverse of C is needed, and |residual - J delta|^2 / sigma_y^2 + energy is a small
-    least-squares problem. Unlike conjugate gradients it never makes the residual worse, whatever the asymmetry
-    of a network's Jacobian; where the energy comes out negative it is taken as zero.
+    N is the diagonal of :attr:`Linearised.noise_variance`. With a linear decoder the space is preconditioned by
+    :meth:`Linearised.precondition`, which is S^-1 itself where C = r^2 I. On moves delta = C J^T P c, spanned by an
+    orthonormal basis P of the space, the energy delta^T C^-1 delta is c^T (P^T J C J^T P) c: no inverse of C is needed,
+    and |residual - J delta|^2 / N + energy is a small least-squares problem. Unlike conjugate gradients it never makes
+    the residual worse, whatever the asymmetry of a network's Jacobian; where the energy comes out negative it is taken
+    as zero.
     """
 
     def __init__(self, model: Linearised, vector: Tensor, dimension: int):
@@ -128,9 +180,9 @@ class KrylovSpace:
 
     def grow(self, dimension: int) -> None:
         """Add ``dimension`` vectors to the space; each costs one product with C J^T and one with J."""
-        model, noise_variance = self._model, self._model.noise_std**2
+        model, noise_variance = self._model, self._model.noise_variance
         for _ in range(dimension):
-            vector = self._next
+            vector = model.precondition(self._next)
             for other in self._basis + self._basis:
                 vector = vector - column(dot(vector, other), vector) * other
             vector = vector / column(dot(vector, vector).sqrt().clamp(min=1e-30), vector)
@@ -139,13 +191,15 @@ class KrylovSpace:
             self._images.append(model.forward(self._moves[-1]))
             self._next = self._images[-1] + noise_variance * vector
         moves, images, basis = (exact(_rows(v)) for v in (self._moves, self._images, self._basis))
+        noise = exact(noise_variance).flatten(1)[:, None]
         energy = basis @ images.mT
         eigenvalues, eigenvectors = torch.linalg.eigh((energy + energy.mT) / 2)
         energy = (eigenvectors * eigenvalues.clamp(min=0)[:, None, :]) @ eigenvectors.mT
-        normal = images @ images.mT + noise_variance * energy
+        self._weighed = images / noise
+        normal = self._weighed @ images.mT + energy
         ridge = 1e-10 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-30
         self._normal = normal + torch.diag_embed(ridge[:, None].expand(-1, len(self._basis)))
-        self._move_rows, self._image_rows, self._products = moves, images, images + noise_variance * basis
+        self._move_rows, self._products = moves, images + noise * basis
 
     def solve(self, residual: Tensor) -> Tensor:
         """C J^T S^-1 ``residual``, as nearly as the space allows: a move of z_0."""
@@ -156,7 +210,26 @@ class KrylovSpace:
         return residual - back(self._weights(residual) @ self._products, residual)
 
     def _weights(self, residual: Tensor) -> Tensor:
-        return torch.linalg.solve(self._normal, self._image_rows @ exact(residual).flatten(1)[..., None]).mT
+        return torch.linalg.solve(self._normal, self._weighed @ exact(residual).flatten(1)[..., None]).mT
+
+
+def conjugate_gradients(product: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+    """The x with ``product(x)`` = ``u`` for a symmetric positive matrix, each row for itself.
+
+    A row stops at a residual of 1e-3 of ``u``, or after 25 iterations.
+    """
+    x, residual, direction = torch.zeros_like(u), u, u
+    size = whole = dot(u, u)
+    for _ in range(SOLVER_ITERATIONS):
+        running = size > SOLVER_TOLERANCE**2 * whole
+        if not running.any():
+            break
+        image = product(direction)
+        step = column(torch.where(running, size / dot(direction, image), 0.0), u)
+        x, residual = x + step * direction, residual - step * image
+        before, size = size, dot(residual, residual)
+        direction = residual + column(torch.where(running, size / before, 0.0), u) * direction
+    return x
 
 
 def _rows(vectors: list[Tensor]) -> Tensor:

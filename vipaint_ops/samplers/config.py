@@ -9,7 +9,8 @@ from ..diffusion.prior import CountedPrior
 from ..diffusion.schedule import are_descending
 from ..errors import InputError
 from ..inference.chain import end_time, even_times, start_time, time_grid
-from ..settings import Settings, number
+from ..inference.decoder import DECODERS
+from ..settings import Settings, choice, number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +22,14 @@ class SamplerConfig(Settings):
         times: the times of the steps in place of ``steps``, decreasing, in (0, 1]; after the last comes the step to the
             clean latent.
         batch_size: samples computed together.
+        decoder: whose Jacobian is used: "exact", the decoder's own; "linear", that of a local linear map fitted to it
+            (:mod:`~vipaint_ops.inference.decoder`), which needs no gradient of the decoder.
     """
 
     steps: int = number(250, 1)
     times: tuple[float, ...] | None = None
     batch_size: int = number(8, 1)
+    decoder: str = choice("exact", DECODERS)
 
     def __post_init__(self):
         super().__post_init__()

@@ -89,7 +89,7 @@ def sampler(
             def run(prior, observation, streams, report):
                 return chain(prior, observation, settings, streams, report)
 
-            request = Request(num_samples, settings.batch_size, first, noise, settings.population)
+            request = Request(num_samples, settings.batch_size, first, noise, settings.population, settings.decoder)
             return sample_in_batches(prior, observation, run, request, generator=generator, callback=callback)
 
         sample.__doc__, sample.__name__, sample.__qualname__ = chain.__doc__, chain.__name__, chain.__qualname__

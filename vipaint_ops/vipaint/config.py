@@ -9,8 +9,9 @@ from itertools import pairwise
 from ..diffusion.schedule import are_descending
 from ..errors import InputError
 from ..inference.corrections import Correction, Kalman
+from ..inference.decoder import DECODERS
 from ..inference.perceptual import Distance, check_perceptual
-from ..settings import Settings, number
+from ..settings import Settings, choice, number
 
 OBJECTIVES = ("bound", "published_v1", "published_v2")
 CHAINS = ("guided", "published_v1", "published_v2")
@@ -37,6 +38,7 @@ class FitConfig(Settings):
         bound_every: iterations between evaluations of the whole bound, for the curves of the objective "bound"; 0 for
             never.
         checkpointing: recompute activations in the backward pass, to save memory.
+        decoder: as in :class:`~vipaint_ops.samplers.config.SamplerConfig`.
         perceptual_weight: of a perceptual distance added to the likelihood's term (the published fits': 100 in v1,
             which adds it for inpainting, 0 in v2); 0 for none.
         perceptual: the distance; none for LPIPS from the package lpips.
@@ -58,6 +60,7 @@ class FitConfig(Settings):
     objective: str = "bound"
     bound_every: int = number(10, 0)
     checkpointing: bool = False
+    decoder: str = choice("exact", DECODERS)
     perceptual_weight: float = 0.0
     perceptual: Distance | None = None
 
@@ -147,6 +150,7 @@ class RefineConfig(Settings):
             draws each by itself. Particles of a population share ancestors. With few measurements they reach modes in
             proportion to their weight (docs/results.md). With many, weights degenerate and are tempered
             (:class:`~vipaint_ops.inference.results.Populations`).
+        decoder: as in :class:`~vipaint_ops.samplers.config.SamplerConfig`.
         chain: "guided", or one of the published chains, a name in :data:`CHAINS`; these ignore ``guidance``.
         perceptual_weight: of a perceptual distance added to the data term of the published chains (100 in v1, which
             adds it for inpainting, 1 in v2); 0 for none.
@@ -160,6 +164,7 @@ class RefineConfig(Settings):
     batch_size: int = number(8, 1)
     particles: int = number(1, 1)
     chain: str = "guided"
+    decoder: str = choice("exact", DECODERS)
     perceptual_weight: float = 0.0
     perceptual: Distance | None = None
 

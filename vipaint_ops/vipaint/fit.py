@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..diffusion.prior import CountedPrior, DiffusionPrior
 from ..diffusion.streams import NoiseStreams
+from ..inference.decoder import linear_decoder
 from ..inference.linearised import require_gradients
 from ..inference.perceptual import PerceptualTerm
 from ..inference.progress import Callback, Progress
@@ -106,6 +107,8 @@ def fit_posterior(
     record = describe(prior) | {"observation": observation.digest}
     counted = CountedPrior(prior, config.checkpointing)
     observation = observation.to(prior.device, prior.dtype)
+    if config.decoder == "linear":
+        counted.linear = linear_decoder(counted)
     seed = NoiseStreams.seed_from(generator)
     times = config.keypoints or keypoint_times(prior.schedule, prior.data_std, config.keypoint_ratios)
     recipe = RECIPES[config.objective](counted, observation, config)

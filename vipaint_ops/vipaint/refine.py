@@ -71,7 +71,7 @@ def sample_posterior(
     q = posterior.to(prior.device, prior.dtype)
     checks = settings.attempts > 1 and settings.kalman is not None and not observation.likelihood.robust
     chain = particles if settings.particles > 1 else checked if checks else drawn
-    request = Request(num_samples, settings.batch_size, first, population=settings.particles)
+    request = Request(num_samples, settings.batch_size, first, None, settings.particles, settings.decoder)
     return sample_in_batches(
         prior, observation, partial(chain, q, settings), request, generator=generator, callback=callback
     )
