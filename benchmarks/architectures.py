@@ -65,10 +65,10 @@ class Network:
     call: Callable[..., Tensor] = _denoise
     conditions: Shapes | None = None
 
-    def build(self, device: str) -> nn.Module:
-        """The frozen module in bfloat16; on another device than ``meta`` with random weights."""
+    def build(self, device: str, dtype: torch.dtype = DTYPE) -> nn.Module:
+        """The frozen module; on another device than ``meta`` with random weights."""
         with torch.device("meta"):
-            module = self.model(**self.config).to(DTYPE).requires_grad_(False).eval()
+            module = self.model(**self.config).to(dtype).requires_grad_(False).eval()
         if device == "meta":
             return module
         module.to_empty(device=device)
@@ -76,15 +76,17 @@ class Network:
             tensor.normal_(0, 0.02)
         return module
 
-    def function(self, module: nn.Module, device: str) -> Callable[[Tensor], Tensor]:
+    def function(self, module: nn.Module, device: str, dtype: torch.dtype = DTYPE) -> Callable[[Tensor], Tensor]:
         """The network as a function of its input, with fixed conditions."""
-        conditions = _tensors(self.conditions or {}, device)
+        conditions = _tensors(self.conditions or {}, device, dtype)
         return lambda x: self.call(module, x, **conditions)
 
 
-def _tensors(shapes: Shapes, device: str) -> dict[str, Any]:
+def _tensors(shapes: Shapes, device: str, dtype: torch.dtype) -> dict[str, Any]:
     return {
-        name: _tensors(shape, device) if isinstance(shape, dict) else torch.ones(shape, dtype=DTYPE, device=device)
+        name: _tensors(shape, device, dtype)
+        if isinstance(shape, dict)
+        else torch.ones(shape, dtype=dtype, device=device)
         for name, shape in shapes.items()
     }
 
@@ -349,13 +351,13 @@ def recompute(module: nn.Module, blocks: tuple[type[nn.Module], ...]) -> None:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
 
-def row(network: Network, checkpointed: bool) -> Row:
+def row(network: Network, checkpointed: bool, dtype: torch.dtype = DTYPE) -> Row:
     """The cost of one row of ``network``, with or without checkpointing of its blocks."""
-    module = network.build("meta")
+    module = network.build("meta", dtype)
     if checkpointed:
         recompute(module, network.blocks)
-    x = torch.empty(network.shape, dtype=DTYPE, device="meta")
-    return trace(network.function(module, "meta"), x, [*module.parameters(), *module.buffers()])
+    x = torch.empty(network.shape, dtype=dtype, device="meta")
+    return trace(network.function(module, "meta", dtype), x, [*module.parameters(), *module.buffers()])
 
 
 def weight_bytes(networks: Iterable[Network]) -> int:

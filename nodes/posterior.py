@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TypeVar
+
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
@@ -11,7 +14,7 @@ from ..vipaint_ops.evaluation import plots
 from ..vipaint_ops.images.pictures import crop_to
 from ..vipaint_ops.inference.particles import weighs_exactly
 from ..vipaint_ops.inference.results import SampleResult
-from ..vipaint_ops.vipaint import HierarchicalPosterior, fit_posterior, sample_posterior
+from ..vipaint_ops.vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
 from .host.prior import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
 from .pictures import images as to_images
 from .pictures import sheet
@@ -25,6 +28,14 @@ CHECKPOINTING_TOOLTIP = (
 )
 _DRAWS = 4
 _NOT_FINITE = "the run diverged to NaN or infinite values: raise noise_level, or load the model in fp32 or bf16"
+
+
+Config = TypeVar("Config", FitConfig, RefineConfig)
+
+
+def _in_memory(config: Config, prior: HostPrior) -> Config:
+    """The settings with a batch that fits into memory."""
+    return dataclasses.replace(config, batch_size=min(config.batch_size, prior.rows))
 
 
 class FitPosterior(io.ComfyNode):
@@ -121,6 +132,15 @@ class FitPosterior(io.ComfyNode):
                     tooltip="Mixture components, each fitted around its own draw. Samples cycle through them. 0 = "
                     "preset (several: 64, others: 1).",
                 ),
+                io.Int.Input(
+                    "batch_size",
+                    default=0,
+                    min=0,
+                    max=64,
+                    optional=True,
+                    tooltip="Chains and Monte Carlo samples computed in parallel, fewer if memory is short. Affects "
+                    "speed and memory, not the fit. 0 = as many as fit.",
+                ),
             ],
             outputs=[
                 output(PosteriorSocket, "posterior", "For Sample Posterior and Save Posterior."),
@@ -147,8 +167,8 @@ class FitPosterior(io.ComfyNode):
         padded, sides, size = pad_to_model(observation, vae)
 
         def fit(prior: HostPrior) -> tuple[HierarchicalPosterior, list[tuple[str, Tensor]]]:
-            generator = torch.Generator().manual_seed(seed)
-            posterior = fit_posterior(prior, padded, config, generator=generator, callback=prior.report)
+            generator, settings = torch.Generator().manual_seed(seed), _in_memory(config, prior)
+            posterior = fit_posterior(prior, padded, settings, generator=generator, callback=prior.report)
             expected = [
                 (f"t = {time:.3f}", crop_to(picture[None].cpu(), *size))
                 for time, pictures in posterior.expectations(prior, _DRAWS)
@@ -156,8 +176,7 @@ class FitPosterior(io.ComfyNode):
             ]
             return posterior.to(torch.device("cpu"), torch.float32), expected
 
-        weighed = config.components if weighs_exactly(observation) else 1
-        rows = max(config.samples, config.start_chains, weighed)
+        rows = max(config.batch_size, config.components if weighs_exactly(observation) else 1)
         posterior, expected = with_host_prior(guider, vae, sides, fit, rows=rows, checkpointing=checkpointing)
         if not posterior.means.isfinite().all():
             raise InputError(_NOT_FINITE)
@@ -203,9 +222,10 @@ class SamplePosterior(io.ComfyNode):
                 io.Int.Input(
                     "batch_size",
                     default=4,
-                    min=1,
+                    min=0,
                     max=64,
-                    tooltip="Samples computed in parallel. Affects speed and memory, not the samples.",
+                    tooltip="Samples computed in parallel, fewer if memory is short. Affects speed and memory, not the "
+                    "samples. 0 = as many as fit.",
                 ),
                 io.Int.Input(
                     "first_sample",
@@ -259,7 +279,7 @@ class SamplePosterior(io.ComfyNode):
                 padded,
                 posterior,
                 num_samples,
-                config,
+                _in_memory(config, prior),
                 generator=generator,
                 first=first_sample,
                 callback=prior.report,

@@ -59,8 +59,10 @@ def parse_keypoints(text: str) -> tuple[float, ...] | None:
         ) from error
 
 
-def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> FitConfig:
+def fit_config(preset: str, keypoints: str, iterations: int, batch_size: int = 0, **given: Any) -> FitConfig:
     """A preset with the user's changes. An empty line, -1 iterations and zeros keep the values of the preset.
+
+    A batch has at most all chains or samples, 0 for all.
 
     Raises:
         InputError: keypoints that are not decreasing times in (0, 1].
@@ -71,17 +73,21 @@ def fit_config(preset: str, keypoints: str, iterations: int, **given: Any) -> Fi
         changes["keypoints"] = times
     if iterations >= 0:
         changes["iterations"] = iterations
-    return dataclasses.replace(FITS[preset](), **changes)
+    config = dataclasses.replace(FITS[preset](), **changes)
+    most = max(config.samples, config.start_chains)
+    return dataclasses.replace(config, batch_size=min(batch_size or most, most))
 
 
 def refine_config(num_samples: int, guidance: str, steps: int, batch_size: int, particles: int = 1) -> RefineConfig:
-    """Refinement settings. 0 steps keep the default of the guidance; a batch has at most ``num_samples``.
+    """Refinement settings. 0 steps keep the default of the guidance; a batch has at most ``num_samples``, 0 for all.
 
     Raises:
         InputError: particles with another guidance than kalman.
     """
     check_choice("guidance", guidance, GUIDANCE)
-    config = dataclasses.replace(GUIDANCE[guidance](), batch_size=min(batch_size, num_samples), particles=particles)
+    config = dataclasses.replace(
+        GUIDANCE[guidance](), batch_size=min(batch_size or num_samples, num_samples), particles=particles
+    )
     return dataclasses.replace(config, steps=steps) if steps else config
 
 

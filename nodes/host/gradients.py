@@ -18,11 +18,9 @@ import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...vipaint_ops.errors import InputError
 
-_CONTAINERS = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
 _PROBE_TOLERANCE = 0.2
 _PROBE_STEP = 0.5
 
@@ -117,41 +115,6 @@ def clone_weights_when_used(patcher: Any) -> None:
         owner, _, leaf = key.rpartition(".")
         if leaf in ("weight", "bias") and hasattr(modules.get(owner), "weight_function"):
             patcher.add_weight_wrapper(key, torch.clone)
-
-
-@contextmanager
-def checkpointed_blocks(network: nn.Module) -> Iterator[None]:
-    """Recompute the activations of every block in the backward pass."""
-    blocks = list(_blocks(network))
-    for block in blocks:
-        block.forward = _checkpointed(block.forward)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for block in blocks:
-            block.__dict__.pop("forward", None)
-
-
-def _blocks(network: nn.Module) -> Iterator[nn.Module]:
-    for child in network.children():
-        if isinstance(child, _CONTAINERS):
-            yield from _blocks(child)
-        elif "forward" not in child.__dict__:
-            yield child
-
-
-def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def on_copies(*arguments: Any, **options: Any) -> Any:
-        # Flux's blocks add to their inputs in place, which would then not be the inputs of the recomputation.
-        copies = (a.clone() if isinstance(a, Tensor) else a for a in arguments)
-        return forward(*copies, **{k: v.clone() if isinstance(v, Tensor) else v for k, v in options.items()})
-
-    def run(*arguments: Any, **options: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*arguments, **options)
-        return checkpoint(on_copies, *arguments, use_reentrant=False, preserve_rng_state=False, **options)
-
-    return run
 
 
 def mutates_saved_tensors(function: Callable[[Tensor], Tensor], x: Tensor) -> bool:

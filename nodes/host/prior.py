@@ -7,10 +7,11 @@ and guidance apply as in ComfyUI's own samplers.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Flag
 from typing import Any, TypeVar
 
 import comfy.model_management
@@ -24,12 +25,12 @@ from ...vipaint_ops.errors import InputError
 from ...vipaint_ops.images.pictures import pad_observation
 from ...vipaint_ops.inference.progress import Progress
 from ...vipaint_ops.measurement.observation import Observation
+from .blocks import checkpointed_blocks, outer_blocks
 from .codebook import unquantised
 from .fingerprint import fingerprint
 from .gradients import (
     attention_with_gradient,
     check_gradient,
-    checkpointed_blocks,
     clone_weights_when_used,
     differentiable,
     is_dynamic,
@@ -37,6 +38,7 @@ from .gradients import (
     make_differentiable,
     mutates_saved_tensors,
 )
+from .memory import DECODER_GRAPH, MARGIN, MODEL_GRAPH, Ratios, form, measure, usual_cost
 from .schedule import HostSchedule
 from .vae import HostVAE
 
@@ -45,19 +47,20 @@ PICTURE_CELLS = 2
 """Images are padded to a multiple of this many latent cells, the patch size of the transformers."""
 
 _KEY = "vipaint"
-_KEPT = 4
-"""Memory of a backward pass in units of that of a forward pass, without checkpointing."""
 _PROBE_TIME = 0.5
+_BRANCHES = 2
+"""Rows of the model for a latent, with classifier-free guidance."""
 
 Result = TypeVar("Result")
 
 
-class Gradients(IntEnum):
+class Gradients(Flag):
     """Networks that a method differentiates through. The others run as in ComfyUI's own samplers."""
 
     NONE = 0
-    VAE = 1
-    ALL = 2
+    MODEL = 1
+    VAE = 2
+    ALL = MODEL | VAE
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ class RunSettings:
     """How a model is loaded and run.
 
     Attributes:
-        rows: batch size of the network, for the memory reservation.
-        checkpointing: one of :data:`CHECKPOINTING`; used only with gradients through the model.
+        rows: samples computed together; fewer if they do not fit (:attr:`HostPrior.rows`).
+        checkpointing: one of :data:`CHECKPOINTING`; used only with gradients.
         gradients: networks that are differentiated through.
         sigmas: schedule passed to patches of the model; from its largest sigma to 0 by default.
         callback: the host's, for :meth:`HostPrior.report`; a new one by default.
@@ -77,11 +80,6 @@ class RunSettings:
     gradients: Gradients = Gradients.ALL
     sigmas: Tensor | None = None
     callback: Callable[..., None] | None = None
-
-    @property
-    def kept(self) -> int:
-        """Number of latents whose forward passes must fit into memory; a backward pass keeps several times that."""
-        return self.rows * (_KEPT if self.gradients == Gradients.ALL else 1)
 
 
 class HostPrior:
@@ -100,11 +98,13 @@ class HostPrior:
         settings: RunSettings,
     ):
         self._guider, self._model, self._vae, self._arguments = guider, guider.inner_model, vae, arguments
-        self._gradients, self._report = settings.gradients, settings.callback
+        self._settings, self._report = settings, settings.callback
         self.schedule = HostSchedule(self._model.model_sampling)
         self.latent_shape = latent_shape
         self.device = guider.model_patcher.load_device
         self.identity = f"{fingerprint(guider.model_patcher)} {fingerprint(vae.patcher)}"
+        self.rows = settings.rows
+        self.reached = "in the first pass of the model"
         self._prediction: Tensor | None = None
 
     def denoise(self, z: Tensor, t: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class HostPrior:
         if torch.is_grad_enabled():
             make_differentiable(self._model)
         x, sigma = self.schedule.to_host(z, t)
-        prediction = self._run(Gradients.ALL, lambda: self._guider(x, sigma, **self._arguments).to(z.dtype))
+        prediction = self._run(Gradients.MODEL, lambda: self._guider(x, sigma, **self._arguments).to(z.dtype))
         self._prediction = prediction.detach()[:1]
         return prediction
 
@@ -137,8 +137,33 @@ class HostPrior:
         comfy.model_management.throw_exception_if_processing_interrupted()
         if self._report is None:
             self._report = latent_preview.prepare_callback(self._guider.model_patcher, progress.total)
+        self.reached = f"after step {progress.step} of {progress.total} of the stage {progress.stage!r}"
         shown = self._prediction if latents is None else latents
         self._report(progress.step - 1, shown, shown, progress.total)
+
+    def fit_memory(self) -> bool:
+        """Measure the networks and set :attr:`rows` and the decoder's tiles by the free memory.
+
+        Returns:
+            Whether the blocks of the model are to be recomputed in the backward pass.
+        """
+        settings, shape = self._settings, self.latent_shape
+        free = MARGIN * comfy.model_management.get_free_memory(self.device)
+        self._vae.prepare((1, *shape), Gradients.VAE in settings.gradients, settings.checkpointing)
+        if Gradients.MODEL not in settings.gradients:
+            row = self._guider.model_patcher.memory_required((_BRANCHES, *shape))
+            self.rows = max(1, min(settings.rows, int(free // row)))
+            self._vae.lay_out(shape[-2:], free, reserved=0.0)
+            return False
+        z, t = self._probe()
+        network = self._model.diffusion_model
+        cost = measure(lambda v: self.denoise(v, t), z, network, outer_blocks(network))
+        # The decoder's graph is the smaller one, and the one that is not needed for products with the covariance.
+        found = form(cost, settings.rows, free - self._vae.least, settings.checkpointing)
+        self.rows = found.rows
+        block = found.rows * cost.block if found.recomputed else 0.0
+        self._vae.lay_out(shape[-2:], free - cost.total(*found), block)
+        return found.recomputed
 
     def check(self) -> bool:
         """Compare gradients with finite differences; returns whether saved tensors need a guard against changes.
@@ -146,24 +171,28 @@ class HostPrior:
         Raises:
             InputError: a network has no gradient, or a wrong one.
         """
-        generator = torch.Generator().manual_seed(0)
-        z = torch.randn(1, *self.latent_shape, generator=generator).to(self.device)
-        t = torch.full((1,), _PROBE_TIME, device=self.device)
-        if self._gradients < Gradients.ALL:
-            check_gradient("vae", self.decode, self.denoise(z, t), 0.0)
-            return False
-        guard = mutates_saved_tensors(lambda v: self.denoise(v, t), z)
+        self.reached = "in the check of the gradient"
+        (z, t), gradients = self._probe(), self._settings.gradients
+        guard = False
         with ExitStack() as stack:
-            if guard:
-                stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
-            linear = self.schedule.to_host(torch.ones_like(z), t)[0].mean().item()
-            check_gradient("model", lambda v: self.denoise(v, t), z, linear)
-            check_gradient("vae", self.decode, self._prediction, 0.0)
+            if Gradients.MODEL in gradients:
+                guard = mutates_saved_tensors(lambda v: self.denoise(v, t), z)
+                if guard:
+                    stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+                linear = self.schedule.to_host(torch.ones_like(z), t)[0].mean().item()
+                check_gradient("model", lambda v: self.denoise(v, t), z, linear)
+            if Gradients.VAE in gradients:
+                check_gradient("vae", self.decode, self.denoise(z, t).detach(), 0.0)
         return guard
+
+    def _probe(self) -> tuple[Tensor, Tensor]:
+        """One row of noise, and a time."""
+        z = torch.randn(1, *self.latent_shape, generator=torch.Generator().manual_seed(0)).to(self.device)
+        return z, torch.full((1,), _PROBE_TIME, device=self.device)
 
     def _run(self, needed: Gradients, network: Callable[[], Tensor]) -> Tensor:
         """Call a network; in inference mode unless gradients through it are needed."""
-        if self._gradients >= needed:
+        if needed in self._settings.gradients:
             return network()
         with torch.inference_mode():
             result = network()
@@ -189,7 +218,7 @@ def with_host_prior(
         InputError: model and VAE do not match, the model cannot be differentiated, or memory is exhausted.
     """
     run, host_vae = RunSettings(**settings), HostVAE(vae)
-    guider = _private(guider, run)
+    guider = _private(guider, host_vae, run)
     latent = empty_latent(guider.model_patcher, host_vae, picture_size)
     sigmas = run.sigmas
     if sigmas is None:
@@ -200,10 +229,7 @@ def with_host_prior(
         guider.sample(latent, latent, task, sigmas, disable_pbar=True, seed=0)
     except comfy.model_management.OOM_EXCEPTION as error:
         comfy.model_management.soft_empty_cache()
-        raise InputError(
-            "out of memory: lower batch_size (of a sampler) or samples (of Fit Posterior), set checkpointing to on, or "
-            "crop or resize the image"
-        ) from error
+        raise InputError(task.out_of_memory(picture_size)) from error
     return task.result
 
 
@@ -236,7 +262,7 @@ def empty_latent(patcher: Any, vae: HostVAE, picture_size: tuple[int, int]) -> T
     return torch.zeros(1, channels, *frames, *(side // vae.factor for side in picture_size))
 
 
-def _private(guider: Any, settings: RunSettings) -> Any:
+def _private(guider: Any, vae: HostVAE, settings: RunSettings) -> Any:
     """A copy of the guider with model settings that do not affect the user's graph.
 
     Raises:
@@ -244,7 +270,7 @@ def _private(guider: Any, settings: RunSettings) -> Any:
     """
     guider = copy.copy(guider)
     patcher = guider.model_patcher.clone()
-    if settings.gradients == Gradients.ALL:
+    if Gradients.MODEL in settings.gradients:
         if comfy.samplers.get_total_hook_groups_in_conds(guider.original_conds) > 1:
             raise InputError(
                 "guider has conditions with different weight hooks (scheduled LoRA), and VIPaint cannot differentiate "
@@ -254,11 +280,39 @@ def _private(guider: Any, settings: RunSettings) -> Any:
         _prepare_for_gradients(patcher)
 
     def reserve(executor, model, noise_shape, *arguments, **options):
-        return executor(model, [settings.kept, *noise_shape[1:]], *arguments, **options)
+        row = (1, *noise_shape[1:])
+        needed = vae.patcher.model_size() + reservation(patcher, vae, row, settings)
+        # The host reserves so many times the memory of a row.
+        rows = math.ceil(needed / patcher.memory_required(row))
+        return executor(model, [rows, *row[1:]], *arguments, **options)
 
     patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _KEY, reserve)
     guider.model_patcher, guider.model_options = patcher, patcher.model_options
     return guider
+
+
+def reservation(patcher: Any, vae: HostVAE, row: tuple[int, ...], settings: RunSettings) -> float:
+    """Bytes to keep free of weights: for all that is alive together in a run.
+
+    These are the graphs of model and decoder, for all rows if the device has room beside the weights. The least is one
+    row in the cheapest form. Without gradients, the forward passes are not alive together.
+    """
+    gradients, checkpointing = settings.gradients, settings.checkpointing
+    forward = {
+        Gradients.MODEL: (patcher.memory_required((_BRANCHES, *row[1:])), MODEL_GRAPH),
+        Gradients.VAE: (vae.forward_memory(row), DECODER_GRAPH),
+    }
+    costs = [
+        usual_cost(size, ratios if network in gradients else Ratios(1, 1))
+        for network, (size, ratios) in forward.items()
+    ]
+    together = sum if gradients else max
+    most = together(cost.total(settings.rows, checkpointing == "on") for cost in costs)
+    least = together(cost.total(1, checkpointing != "off") for cost in costs)
+    management = comfy.model_management
+    weights = patcher.model_size() + vae.patcher.model_size() + management.extra_reserved_memory()
+    room = MARGIN * management.get_total_memory(patcher.load_device) - weights
+    return max(least, min(most, room))
 
 
 def _prepare_for_gradients(patcher: Any) -> None:
@@ -275,31 +329,45 @@ class _Task(comfy.samplers.Sampler):
 
     def __init__(self, work: Callable[[HostPrior], Any], vae: HostVAE, settings: RunSettings):
         self._work, self._vae, self._settings = work, vae, settings
+        self._prior: HostPrior | None = None
         self.result: Any = None
 
     def sample(self, guider, sigmas, arguments, callback, noise, latent, denoise_mask=None, disable_pbar=False):
         settings, patcher = self._settings, guider.model_patcher
-        shape = (settings.kept, *latent.shape[1:])
-        memory = max(patcher.memory_required(shape), self._vae.memory((1, *latent.shape[1:])))
+        memory = reservation(patcher, self._vae, (1, *latent.shape[1:]), settings)
         # In one call, or loading either might throw out the other.
         comfy.model_management.load_models_gpu([patcher, self._vae.patcher], memory_required=memory)
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             stack.enter_context(unquantised(self._vae.network))
-            prior = HostPrior(guider, self._vae, tuple(latent.shape[1:]), arguments, settings)
-            if settings.gradients >= Gradients.VAE:
+            prior = self._prior = HostPrior(guider, self._vae, tuple(latent.shape[1:]), arguments, settings)
+            if settings.gradients:
                 stack.enter_context(differentiable())
-                make_differentiable(self._vae.network)
                 make_attributes_differentiable(guider.inner_model.latent_format)
-            if settings.gradients == Gradients.ALL:
+            if Gradients.VAE in settings.gradients:
+                make_differentiable(self._vae.network)
+            if Gradients.MODEL in settings.gradients:
                 self._make_differentiable(guider)
-                if self._wants_checkpoints(patcher, shape):
-                    stack.enter_context(checkpointed_blocks(guider.inner_model.diffusion_model))
+            if prior.fit_memory():
+                blocks = outer_blocks(guider.inner_model.diffusion_model)
+                stack.enter_context(checkpointed_blocks(blocks))
             if settings.gradients and prior.check():
                 stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
             self.result = self._work(prior)
         return latent
+
+    def out_of_memory(self, picture_size: tuple[int, int]) -> str:
+        """The message for exhausted memory, with the inputs that can still be lowered."""
+        settings, prior = self._settings, self._prior
+        reached, rows = (prior.reached, prior.rows) if prior else ("while the model is loaded", settings.rows)
+        remedies = ["set batch_size of this node to 1"] if rows > 1 else []
+        if settings.gradients and settings.checkpointing != "on":
+            remedies.append("set checkpointing to on")
+        remedies += ["crop the image or make it smaller", "use the preset fast (Fit Posterior and all-in-one nodes)"]
+        size = f"{picture_size[1]} x {picture_size[0]} pixels"
+        together = f"{rows} samples of {size} at once" if rows > 1 else f"one sample of {size}"
+        return f"out of memory {reached}, with {together}: {'; '.join(remedies)}"
 
     def _make_differentiable(self, guider: Any) -> None:
         if any(is_dynamic(extra) for extra in guider.loaded_models):
@@ -309,9 +377,3 @@ class _Task(comfy.samplers.Sampler):
             )
         for network in (guider.inner_model, *(extra.model for extra in guider.loaded_models)):
             make_differentiable(network)
-
-    def _wants_checkpoints(self, patcher: Any, shape: tuple[int, ...]) -> bool:
-        if self._settings.checkpointing != "auto":
-            return self._settings.checkpointing == "on"
-        free = comfy.model_management.get_free_memory(patcher.load_device)
-        return is_dynamic(patcher) or patcher.memory_required(shape) > free

@@ -77,7 +77,8 @@ class HostSampler(comfy.samplers.Sampler):
         _check_sigmas(sigmas.tolist())
 
         def work(prior: HostPrior) -> Tensor:
-            config = dataclasses.replace(self._config, times=_times(prior.schedule, sigmas.tolist()))
+            times = _times(prior.schedule, sigmas.tolist())
+            config = dataclasses.replace(self._config, times=times, batch_size=prior.rows)
             last = Progress("sample", 0, 0)
 
             def report(progress: Progress) -> None:

@@ -66,9 +66,10 @@ class MethodNode(io.ComfyNode):
                 io.Int.Input(
                     "batch_size",
                     default=4,
-                    **_COUNT,
-                    tooltip="Samples of the latent's batch computed in parallel. Affects speed and memory, not the "
-                    "samples.",
+                    min=0,
+                    max=_COUNT["max"],
+                    tooltip="Samples of the latent's batch computed in parallel, fewer if memory is short. Affects "
+                    "speed and memory, not the samples. 0 = as many as fit.",
                 ),
                 io.Int.Input(
                     "first_sample",
@@ -78,16 +79,16 @@ class MethodNode(io.ComfyNode):
                     tooltip="Index of the first sample. To draw sample 3 of a batch alone: LatentFromBatch with "
                     "batch_index 3, and first_sample 3.",
                 ),
-                *([checkpointing] if cls.gradients == Gradients.ALL else []),
+                *([checkpointing] if Gradients.MODEL in cls.gradients else []),
             ],
             outputs=[output(io.Sampler, "sampler", "For SamplerCustomAdvanced.")],
         )
 
     @classmethod
-    def execute(cls, observation, vae, first_sample, checkpointing="off", **settings) -> io.NodeOutput:
+    def execute(cls, observation, vae, first_sample, batch_size, checkpointing="auto", **settings) -> io.NodeOutput:
         if cls.replaces:
             pixels_only(cls.node[1])(observation)
-        method, config = cls.plan(**settings)
+        method, config = cls.plan(batch_size=batch_size or _COUNT["max"], **settings)
         sampler = HostSampler(method, config, observation, vae)
         sampler.gradients, sampler.from_latent = cls.gradients, cls.from_latent
         sampler.checkpointing, sampler.first = checkpointing, first_sample

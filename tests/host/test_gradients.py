@@ -106,7 +106,10 @@ def test_a_vae_of_another_model_is_named(client):
     [
         ("no gradient", "this model cannot be differentiated in this ComfyUI"),
         ("half a gradient", "the gradient of this model is wrong in this ComfyUI"),
-        ("out of memory", "out of memory: lower batch_size"),
+        (
+            "out of memory",
+            "out of memory in the first pass of the model, with one sample of 128 x 64 pixels: set checkpointing",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused_with_the_remedy(client, defect, words):

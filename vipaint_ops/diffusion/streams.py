@@ -40,6 +40,10 @@ class NoiseStreams:
         part._numbers = [self._numbers[row] for row in rows]
         return part
 
+    def batches(self, size: int) -> list[NoiseStreams]:
+        """These streams in groups of ``size``, the last one smaller; shared as by :meth:`only`."""
+        return [self.only(range(self.rows)[start : start + size]) for start in range(0, self.rows, size)]
+
     def dealt(self, count: int) -> Tensor:
         """A number below ``count`` for each row: ``count`` consecutive streams of a seed have them all, shuffled."""
         deck = torch.randperm(count, generator=torch.Generator().manual_seed(_scramble(self._seed) % 2**32))

@@ -28,6 +28,7 @@ class FitConfig(Settings):
         keypoint_ratios: noise-to-signal ratios sigma / (alpha data_std) of the keypoints.
         iterations: gradient steps; 0 keeps the guided start.
         samples: Monte-Carlo walks per step.
+        batch_size: chains of the start, and walks of the objective "bound", computed together.
         mean_rate, log_std_rate, gate_rate: Adam's learning rates; the means' is in units of data_std.
         betas: Adam's.
         rate_decay: factor on all learning rates after every ten iterations.
@@ -48,6 +49,7 @@ class FitConfig(Settings):
     keypoint_ratios: tuple[float, ...] = (13.0, 8.0)
     iterations: int = number(50, 0)
     samples: int = number(4, 1)
+    batch_size: int = number(8, 1)
     mean_rate: float = number(0.05, 0)
     log_std_rate: float = number(0.02, 0)
     gate_rate: float = number(0.03, 0)

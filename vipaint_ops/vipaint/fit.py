@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from statistics import fmean
 from typing import Protocol
 
@@ -53,9 +54,9 @@ class Bound:
         count, chains, steps = config.components, config.start_chains, config.start_steps
         if count == 1:
             streams = NoiseStreams(seed, range(chains))
-            draws = guided_draws(prior, observation, times[-1], steps, streams, report)
+            draws = guided_draws(prior, observation, times[-1], steps, streams, config.batch_size, report)
             return matched_posterior(prior, times, draws, config.eta, streams)
-        draws, made = weighed_draws(prior, observation, count, steps, chains, seed, report)
+        draws, made = weighed_draws(prior, observation, count, steps, config.batch_size, seed, report)
         streams = NoiseStreams(seed, range(count, count + chains))
         around = [draw.expand(chains, *draw.shape) for draw in draws]
         parts = [matched_posterior(prior, times, alike, config.eta, streams) for alike in around]
@@ -146,14 +147,11 @@ def _descend(
         [{"params": [p], "lr": rate} for p, rate in zip(parameters, rates, strict=True)], betas=config.betas
     )
     decay = torch.optim.lr_scheduler.StepLR(optimiser, step_size=10, gamma=config.rate_decay)
+    # The published losses share random numbers between their walks.
+    batches = walks.batches(config.batch_size) if config.objective == "bound" else [walks]
     for iteration in range(1, config.iterations + 1):
-        with torch.enable_grad():
-            for parameter in parameters:
-                parameter.requires_grad_()
-            terms = recipe.loss(q, walks)
-            gradients = torch.autograd.grad(terms.loss, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.requires_grad_(False).grad = gradient
+        optimiser.zero_grad()
+        terms = _differentiate(recipe, q, parameters, batches)
         optimiser.step()
         decay.step()
         record = _summary(terms)
@@ -165,9 +163,26 @@ def _descend(
     q.means, q.log_stds, q.gates = (p.detach() for p in parameters)
 
 
+def _differentiate(
+    recipe: Recipe, q: HierarchicalPosterior, parameters: list[Tensor], batches: list[NoiseStreams]
+) -> BoundTerms:
+    """Terms of the loss over all walks, detached; its gradient is added to that of the parameters, batch by batch."""
+    found, walks = [], sum(batch.rows for batch in batches)
+    for batch in batches:
+        with torch.enable_grad():
+            for parameter in parameters:
+                parameter.requires_grad_()
+            terms = recipe.loss(q, batch)
+            (batch.rows / walks * terms.loss).backward(inputs=parameters)
+        found.append([getattr(terms, field.name).detach() for field in fields(terms)])
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    return BoundTerms(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
 def _summary(terms: BoundTerms) -> dict[str, float]:
     def mean(x: Tensor) -> float:
-        return x.detach().mean().item()
+        return x.mean().item()
 
     return {
         "loss": mean(terms.loss),

@@ -11,7 +11,7 @@ from ..diffusion.streams import NoiseStreams
 from ..inference.chain import end_time, guided_chain, pure_noise, start_time, time_grid
 from ..inference.corrections import Kalman
 from ..inference.particles import Particles, particle_chain, weighs_exactly
-from ..inference.progress import Callback, reported
+from ..inference.progress import Callback, Progress, reported
 from ..measurement.observation import Observation
 from .posterior import HierarchicalPosterior
 
@@ -32,15 +32,24 @@ def guided_draws(
     end: float,
     steps: int,
     streams: NoiseStreams,
+    batch_size: int,
     callback: Callback,
 ) -> Tensor:
     """Rough draws of z_0 given y, one row a stream: Kalman guidance in few steps down to ``end``."""
     start, last = start_time(prior.schedule, prior.data_std), prior.schedule.level(end)
     undecided = last.sigma >= UNDECIDED * prior.data_std * last.alpha
     kalman = Kalman(most_fresh=1.0) if undecided else Kalman()
-    z = pure_noise(prior, start, streams)
     times = time_grid(prior.schedule, start, end, steps)
-    return guided_chain(prior, observation, z, reported(prior.schedule.reverse_steps(times), callback), kalman, streams)
+    batches, draws = streams.batches(batch_size), []
+    for number, batch in enumerate(batches):
+
+        def report(progress: Progress, number: int = number) -> None:
+            done, total = number * progress.total + progress.step, len(batches) * progress.total
+            callback(Progress(progress.stage, done, total))
+
+        z, levels = pure_noise(prior, start, batch), prior.schedule.reverse_steps(times)
+        draws.append(guided_chain(prior, observation, z, reported(levels, report), kalman, batch))
+    return torch.cat(draws)
 
 
 def weighed_draws(
@@ -64,10 +73,9 @@ def weighed_draws(
         times = time_grid(prior.schedule, start, end, steps)
         draws, population = particle_chain(prior, observation, particles, times, Kalman(), streams, callback)
         return draws, str(population)
-    batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
-    chains = [guided_draws(prior, observation, end, steps, NoiseStreams(seed, b), callback) for b in batches]
+    draws = guided_draws(prior, observation, end, steps, NoiseStreams(seed, range(count)), batch_size, callback)
     reason = "their noise is not Gaussian" if observation.likelihood.robust else "too many measurements for weights"
-    return torch.cat(chains), f"{count} guided chains, not weighed: {reason}"
+    return draws, f"{count} guided chains, not weighed: {reason}"
 
 
 def matched_posterior(
