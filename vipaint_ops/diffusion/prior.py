@@ -46,7 +46,19 @@ class LinearMap(Protocol):
     """A linear map in the place of a decoder's Jacobian (:class:`~vipaint_ops.inference.decoder.LinearDecoder`)."""
 
     gain: float
-    error: float
+
+    def adjoint(self, picture: Tensor, like: Tensor) -> Tensor:
+        """The transposed map: latents of the shape of ``like``."""
+        ...
+
+    @property
+    def error_variance(self) -> float:
+        """Variance of the error of a pixel, for a latent change of variance 1."""
+        ...
+
+    def error_times(self, x: Tensor) -> Tensor:
+        """The covariance of the error times pictures."""
+        ...
 
     def product(self, v: Tensor) -> Tensor:
         """The change of the picture for a change ``v`` of the latents; differentiable."""
@@ -99,9 +111,9 @@ class CountedPrior:
         times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
         return self._call("denoiser", lambda v: self._prior.denoise(v, times), z)
 
-    def decode(self, z0: Tensor) -> Tensor:
-        """Latent to picture; with ``linear``, the decoder's picture with the gradient of that map."""
-        if self.linear is None or not (torch.is_grad_enabled() and z0.requires_grad):
+    def decode(self, z0: Tensor, exact: bool = False) -> Tensor:
+        """Latent to picture; with ``linear``, unless ``exact``, the decoder's picture with the gradient of that map."""
+        if exact or self.linear is None or not (torch.is_grad_enabled() and z0.requires_grad):
             return self._call("decoder", self._prior.decode, z0)
         with torch.no_grad():
             picture = self._call("decoder", self._prior.decode, z0)

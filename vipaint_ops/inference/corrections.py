@@ -144,7 +144,9 @@ class Kalman(Settings):
             "isotropic" is r^2 I with r^2 of PiGDM (Song et al. 2023), which needs no gradient of the denoiser.
         isotropic_below: noise-to-signal ratio sigma / (alpha data_std) below which C is r^2 I in any case. There the
             observation leaves little to choose.
-        solver_iterations: dimension of the Krylov space in which S is inverted.
+        exact_below: noise-to-signal ratio below which J is the decoder's own, not that of a linear decoder.
+        solver_iterations: dimension of the Krylov space in which S is inverted, with a linear decoder.
+        exact_iterations: the same with the decoder's own J: there the space has no preconditioner.
         spread_iterations: Lanczos iterations of a draw from N(0, C); 0 adds no spread.
         spread_above: noise-to-signal ratio below which no spread is added. There it would be fine noise that the few
             solver iterations cannot keep out of the observed part.
@@ -157,7 +159,9 @@ class Kalman(Settings):
 
     covariance: str = choice("tweedie", COVARIANCES)
     isotropic_below: float = number(0.3, 0)
+    exact_below: float = number(0.2, 0)
     solver_iterations: int = number(1, 1)
+    exact_iterations: int = number(3, 1)
     spread_iterations: int = number(1, 0)
     spread_above: float = number(0.5, 0)
     spread_eta: float = number(1.5, 1)
@@ -168,15 +172,16 @@ class Kalman(Settings):
         """See :class:`Correction`."""
         ratio = step.level.sigma / (prior.data_std * step.level.alpha)
         isotropic = self.covariance == "isotropic" or ratio < self.isotropic_below
-        model = Linearised(prior, observation, z, step.t, isotropic)
+        model = Linearised(prior, observation, z, step.t, isotropic, ratio < self.exact_below)
         model.root = root_weights(prior, observation, model.z0, model.picture, step.level, streams)
+        dimension = self.solver_iterations if model.linear else self.exact_iterations
         if self.spread_iterations == 0 or ratio <= self.spread_above:
-            krylov = KrylovSpace(model, model.residual, self.solver_iterations)
+            krylov = KrylovSpace(model, model.residual, dimension)
             return Corrected(model.z0, model.z0 + krylov.solve(model.residual))
         spread = model.draw(streams.normal(z), self.spread_iterations)
         noise = torch.where(observation.observed, observation.noise_std * streams.normal(model.residual), 0.0)
         predicted = model.forward(spread) + noise
-        krylov = KrylovSpace(model, model.residual - predicted, self.solver_iterations)
+        krylov = KrylovSpace(model, model.residual - predicted, dimension)
         factor = self.catch_up.factor(krylov, model.residual, predicted)
         return Corrected(model.z0, model.z0 + matheron(model, krylov, spread, predicted, factor), self._eta(step))
 
@@ -208,11 +213,12 @@ def decoder_gain(prior: CountedPrior, z0: Tensor, picture: Tensor, std: float, s
     """Variance of the picture for unit variance of the latent around ``z0``, shaped to multiply ``picture``.
 
     ``picture`` is the decoded ``z0``. The gain is one number a sample, 1 for an identity decoder.
+    That of a linear decoder is the same everywhere.
     """
+    if prior.linear is not None:
+        return column(torch.full_like(dot(z0, z0).detach(), prior.linear.gain), picture)
     with torch.no_grad():
         noise = std * streams.normal(z0)
-        if prior.linear is not None:
-            return column(torch.full_like(dot(z0, z0), prior.linear.gain), picture)
         moved = prior.decode(z0 + noise) - picture
         return column((moved**2).flatten(1).mean(1) / (noise**2).flatten(1).mean(1), picture)
 

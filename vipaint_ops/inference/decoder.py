@@ -31,20 +31,40 @@ class LinearDecoder:
         weight: ``[channels f^2, latent channels, 3, 3]``, for f x f pixels a cell.
         factor: f.
         gain: variance of the decoder's change of a pixel, for a latent change of variance 1 around a picture.
-        error: the part of ``gain`` that L does not explain.
+        error: covariance of the change that L does not explain, between the values of a block of pixels,
+            ``[channels f^2, channels f^2]``.
         explained: share of the variance of pictures that L explains, on pictures that it was not fitted on.
     """
 
     weight: Tensor
     factor: int
     gain: float = math.nan
-    error: float = math.nan
+    error: Tensor | None = None
     explained: float = math.nan
 
     def product(self, v: Tensor) -> Tensor:
         """L v: latents ``[batch, *latent_shape]`` to pictures ``[batch, channels, f height, f width]``."""
         padded = F.pad(planes(v), (1, 1, 1, 1), mode="replicate")
         return F.pixel_shuffle(F.conv2d(padded, self.weight), self.factor)
+
+    def adjoint(self, picture: Tensor, like: Tensor) -> Tensor:
+        """L^T of pictures: latents of the shape of ``like``."""
+        with torch.enable_grad():
+            v = torch.zeros_like(like).requires_grad_()
+            (transposed,) = torch.autograd.grad(self.product(v), v, picture)
+        return transposed
+
+    @property
+    def error_variance(self) -> float:
+        """The part of ``gain`` that L does not explain."""
+        assert self.error is not None
+        return self.error.diagonal().mean().item()
+
+    def error_times(self, x: Tensor) -> Tensor:
+        """The covariance of the error times pictures ``x``."""
+        assert self.error is not None
+        blocks = F.pixel_unshuffle(x, self.factor)
+        return F.pixel_shuffle(F.conv2d(blocks, self.error[:, :, None, None]), self.factor)
 
     @classmethod
     def fit(cls, z0: Tensor, pictures: Tensor) -> LinearDecoder:
@@ -90,9 +110,11 @@ def linear_decoder(prior: CountedPrior) -> LinearDecoder | None:
     z0, noise, whole, moved = (x[:held] for x in (z0, noise, whole, moved))
     unit = noise.square().mean()
     gain = ((moved - whole).square().mean() / unit).item()
-    error = ((moved - whole - fitted.product(noise)).square().mean() / unit).item()
-    left = whole - fitted.product(z0)
-    explained = 1 - (left.var((2, 3)).sum() / whole.var((2, 3)).sum()).item()
+    left = F.pixel_unshuffle(moved - whole - fitted.product(noise), fitted.factor)
+    rows = left.movedim(1, -1).flatten(0, -2)
+    error = rows.mT @ rows / (len(rows) * unit)
+    rest = whole - fitted.product(z0)
+    explained = 1 - (rest.var((2, 3)).sum() / whole.var((2, 3)).sum()).item()
     if not explained >= LEAST_EXPLAINED:
         return None
     return LinearDecoder(fitted.weight, fitted.factor, gain, error, explained)

@@ -19,7 +19,6 @@ from ..diffusion.schedule import Level
 from ..errors import InputError
 from ..measurement.observation import Observation
 
-
 SOLVER_ITERATIONS, SOLVER_TOLERANCE = 25, 1e-3
 
 
@@ -53,6 +52,7 @@ class Linearised:
 
     Args:
         isotropic: C = r^2 I with r^2 of :func:`clean_variance`, which needs no gradient of the denoiser.
+        exact: J is the decoder's own although there is a linear decoder.
     """
 
     step = 0.3
@@ -67,18 +67,25 @@ class Linearised:
         z: Tensor,
         t: float,
         isotropic: bool = False,
+        exact: bool = False,
     ):
         level = prior.schedule.level(t)
         self._prior, self._observation, self._isotropic = prior, observation, isotropic
+        self._linear = None if exact else prior.linear
         self.variance = clean_variance(level, prior.data_std)
         self._scale = self.variance if isotropic else level.sigma**2 / level.alpha
         with torch.enable_grad():
             z = z.detach().requires_grad_(not isotropic)
             self._prediction = prior.denoise(z, t)
             self._source = self._prediction.detach().requires_grad_() if isotropic else z
-            picture = prior.decode(self._source if isotropic else self._prediction)
+            picture = prior.decode(self._source if isotropic else self._prediction, exact)
             self._residual = observation.residual(picture)
         self.z0, self.picture = self._prediction.detach(), picture.detach()
+
+    @property
+    def linear(self) -> bool:
+        """Whether J is that of a linear decoder."""
+        return self._linear is not None
 
     @property
     def residual(self) -> Tensor:
@@ -87,11 +94,11 @@ class Linearised:
 
     @cached_property
     def noise_variance(self) -> Tensor:
-        """Variance of each measurement given z_0: sigma_y^2, and the error of a linear decoder for a draw of z_0."""
+        """Variance of each measurement given z_0: sigma_y^2, and the error of a linear J for a draw of z_0."""
         own = torch.full_like(self._observation.y, self._observation.noise_std**2)
-        if self._prior.linear is None:
+        if self._linear is None:
             return own
-        error = torch.full_like(self.picture[:1], self.variance * self._prior.linear.error)
+        error = torch.full_like(self.picture[:1], self.variance * self._linear.error_variance)
         return own + self.root**2 * self._observation.operator.squared(error)
 
     def gain_times(self, u: Tensor) -> Tensor:
@@ -105,33 +112,35 @@ class Linearised:
         return self._scale * g
 
     def forward(self, v: Tensor) -> Tensor:
-        """J v: of the linear decoder if there is one, else a finite difference."""
-        if self._prior.linear is not None:
-            seen = self._observation.operator(self._prior.linear.product(v))
-            return self.root * torch.where(self._observation.observed, seen, 0.0)
+        """J v: of the linear decoder, or a finite difference."""
+        if self._linear is not None:
+            return self._seen(self._linear.product(v))
         length = self.step * self.variance**0.5 / column((v**2).flatten(1).mean(1).sqrt().clamp(min=1e-30), v)
         with torch.no_grad():
             moved = self.root * self._observation.residual(self._prior.decode(self.z0 + length * v))
         return (self.residual - moved) / column(length.flatten(), moved)
 
-    @cached_property
-    def _through_decoder(self) -> tuple[Tensor, Tensor]:
-        """A latent and J times it, with the graph between the two."""
-        with torch.enable_grad():
-            v = torch.zeros_like(self.z0).requires_grad_()
-            return v, self.forward(v)
-
     def precondition(self, u: Tensor) -> Tensor:
-        """(r^2 J J^T + N)^-1 u by conjugate gradients through a linear decoder; ``u`` itself without one."""
-        if self._prior.linear is None:
+        """(r^2 A (L L^T + E) A^T + sigma_y^2)^-1 u by conjugate gradients; ``u`` itself without a linear decoder.
+
+        L is the linear decoder and E the covariance of its error: L alone would take a coarse measurement for a precise
+        one.
+        """
+        if self._linear is None:
             return u
-        v, seen = self._through_decoder
+        observation, linear = self._observation, self._linear
 
         def product(x: Tensor) -> Tensor:
-            (transposed,) = torch.autograd.grad(seen, v, x, retain_graph=True)
-            return self.variance * self.forward(transposed) + self.noise_variance * x
+            picture = observation.operator.adjoint(torch.where(observation.observed, self.root * x, 0.0))
+            spread = linear.product(linear.adjoint(picture, self.z0)) + linear.error_times(picture)
+            return self.variance * self._seen(spread) + observation.noise_std**2 * x
 
         return conjugate_gradients(product, u)
+
+    def _seen(self, picture: Tensor) -> Tensor:
+        """A of a change of the picture, where there are measurements."""
+        seen = self._observation.operator(picture)
+        return self.root * torch.where(self._observation.observed, seen, 0.0)
 
     def draw(self, noise: Tensor, iterations: int) -> Tensor:
         """C^(1/2) ``noise`` by Lanczos with full orthogonalisation (Chow & Saad 2014, section 3).

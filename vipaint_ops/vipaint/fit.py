@@ -51,12 +51,12 @@ class Bound:
             callback(Progress("start", progress.step, progress.total))
 
         prior, observation, config = self._prior, self._observation, self._config
-        count, chains, steps = config.components, config.start_chains, config.start_steps
+        count, chains = config.components, config.start_chains
         if count == 1:
             streams = NoiseStreams(seed, range(chains))
-            draws = guided_draws(prior, observation, times[-1], steps, streams, config.batch_size, report)
+            draws = guided_draws(prior, observation, config, times[-1], streams, report)
             return matched_posterior(prior, times, draws, config.eta, streams)
-        draws, made = weighed_draws(prior, observation, count, steps, config.batch_size, seed, report)
+        draws, made = weighed_draws(prior, observation, config, seed, report)
         streams = NoiseStreams(seed, range(count, count + chains))
         around = [draw.expand(chains, *draw.shape) for draw in draws]
         parts = [matched_posterior(prior, times, alike, config.eta, streams) for alike in around]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,10 +11,10 @@ from ..diffusion.prior import CountedPrior
 from ..diffusion.schedule import Level, NoiseSchedule, reverse_mean, transition
 from ..diffusion.streams import NoiseStreams
 from ..inference.chain import end_time, guided_chain, pure_noise, start_time, time_grid
-from ..inference.corrections import Kalman
 from ..inference.particles import Particles, particle_chain, weighs_exactly
 from ..inference.progress import Callback, Progress, reported
 from ..measurement.observation import Observation
+from .config import FitConfig
 from .posterior import HierarchicalPosterior
 
 GATE_RANGE = (0.05, 0.95)
@@ -29,18 +31,17 @@ def keypoint_times(schedule: NoiseSchedule, data_std: float, ratios: tuple[float
 def guided_draws(
     prior: CountedPrior,
     observation: Observation,
+    config: FitConfig,
     end: float,
-    steps: int,
     streams: NoiseStreams,
-    batch_size: int,
     callback: Callback,
 ) -> Tensor:
     """Rough draws of z_0 given y, one row a stream: Kalman guidance in few steps down to ``end``."""
     start, last = start_time(prior.schedule, prior.data_std), prior.schedule.level(end)
     undecided = last.sigma >= UNDECIDED * prior.data_std * last.alpha
-    kalman = Kalman(most_fresh=1.0) if undecided else Kalman()
-    times = time_grid(prior.schedule, start, end, steps)
-    batches, draws = streams.batches(batch_size), []
+    kalman = replace(config.guidance, most_fresh=1.0) if undecided else config.guidance
+    times = time_grid(prior.schedule, start, end, config.start_steps)
+    batches, draws = streams.batches(config.batch_size), []
     for number, batch in enumerate(batches):
 
         def report(progress: Progress, number: int = number) -> None:
@@ -55,25 +56,23 @@ def guided_draws(
 def weighed_draws(
     prior: CountedPrior,
     observation: Observation,
-    count: int,
-    steps: int,
-    batch_size: int,
+    config: FitConfig,
     seed: int,
     callback: Callback,
 ) -> tuple[Tensor, str]:
-    """``count`` finished draws of z_0 given y, of even weight, and a description of how they were weighed.
+    """A finished draw of z_0 given y a component, of even weight, and a description of how they were weighed.
 
     A few measurements weigh them: they are one population of particles. With many, weights would degenerate to those of
-    one draw; then they are guided chains, ``batch_size`` at a time.
+    one draw; then they are guided chains.
     """
-    end = end_time(prior.schedule, prior.data_std)
+    count, end = config.components, end_time(prior.schedule, prior.data_std)
     if weighs_exactly(observation):
         streams, start = NoiseStreams(seed, range(count)), start_time(prior.schedule, prior.data_std)
         particles = Particles(pure_noise(prior, start, streams), count)
-        times = time_grid(prior.schedule, start, end, steps)
-        draws, population = particle_chain(prior, observation, particles, times, Kalman(), streams, callback)
+        times = time_grid(prior.schedule, start, end, config.start_steps)
+        draws, population = particle_chain(prior, observation, particles, times, config.guidance, streams, callback)
         return draws, str(population)
-    draws = guided_draws(prior, observation, end, steps, NoiseStreams(seed, range(count)), batch_size, callback)
+    draws = guided_draws(prior, observation, config, end, NoiseStreams(seed, range(count)), callback)
     reason = "their noise is not Gaussian" if observation.likelihood.robust else "too many measurements for weights"
     return draws, f"{count} guided chains, not weighed: {reason}"
 
