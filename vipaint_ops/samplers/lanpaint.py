@@ -18,8 +18,8 @@ from .config import SamplerConfig
 from .driver import sampler
 from .known import Known, pixels_only
 
-LAST_RATIO, KARRAS_EXPONENT = 0.0292, 7
-"""Noise-to-signal ratio of the last step (Stable Diffusion's least), and the exponent of the grid."""
+LAST_RATIO, LAST_TIME, KARRAS_EXPONENT = 0.0292, 1e-5, 7
+"""Noise-to-signal ratio of the last step (Stable Diffusion's least), the least time, and the exponent of the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,8 @@ class LanPaintConfig(SamplerConfig):
     def _spread(self, prior: CountedPrior, start: float) -> list[float]:
         """Times whose noise-to-signal ratios are even in their root of order 7."""
         schedule, power = prior.schedule, 1 / KARRAS_EXPONENT
-        first = schedule.sigma(start) / schedule.alpha(start)
-        last = LAST_RATIO * prior.data_std
+        first, least = (schedule.sigma(t) / schedule.alpha(t) for t in (start, LAST_TIME))
+        last = max(LAST_RATIO * prior.data_std, least)
         if first <= last:
             return [start]
         roots = torch.linspace(first**power, last**power, self.steps, dtype=torch.float64)
