@@ -44,8 +44,8 @@ from vipaint_ops import (
 )
 from vipaint_ops.images.masks import half_plane
 
-SAMPLES, PLAIN_STEPS, LANPAINT_STEPS = 4, 28, 109
-"""Pictures of a run, steps of a plain generation, and forward passes of LanPaint-5 a picture."""
+SAMPLES, PLAIN_STEPS = 4, 28
+"""Pictures of a run, and steps of a plain generation."""
 TILE, OVERLAP = 64, 16
 """Of the decoder, in latent cells, as in nodes/host/tiles.py."""
 SCENE = 64
@@ -71,14 +71,14 @@ in this count."""
 
 
 class StandardNormal:
-    """A prior of N(0, 1) latents with identity decoder and encoder, which are the pictures."""
+    """A prior of N(0, 1) latents in Stable Diffusion's schedule, with identity decoder and encoder."""
 
     identity, data_std = "standard normal", 1.0
     device, dtype = torch.device("cpu"), torch.float32
     latent_shape = (1, 8, 8)
 
     def __init__(self):
-        self.schedule = NoiseSchedule.scaled_linear(0.0015, 0.0195)
+        self.schedule = NoiseSchedule.scaled_linear(0.00085, 0.012)
 
     def denoise(self, z: Tensor, t: Tensor) -> Tensor:
         level = self.schedule.level(t[0].item())
@@ -103,7 +103,6 @@ class Rows(NamedTuple):
 
 
 PLAIN = Rows(Evaluations(), Evaluations(denoiser_forward=SAMPLES * PLAIN_STEPS, decoder_forward=SAMPLES))
-LANPAINT = Rows(Evaluations(), Evaluations(denoiser_forward=SAMPLES * LANPAINT_STEPS, decoder_forward=SAMPLES))
 
 
 def count_rows(method: VIPaint | Sampler, prior: DiffusionPrior, observation: Observation) -> Rows:
@@ -266,7 +265,7 @@ def row_table(cache: Cache) -> str:
 def counted_rows(cache: Cache) -> dict[str, Rows]:
     """Rows of plain generation and of every method."""
     methods = {**ON_EMBEDDED, **ON_NORMAL}
-    found = {f"plain, {PLAIN_STEPS} steps": PLAIN, "LanPaint-5": LANPAINT}
+    found = {f"plain, {PLAIN_STEPS} steps": PLAIN}
     return found | {name: cache.rows(name, method) for name, method in methods.items()}
 
 

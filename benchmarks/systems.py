@@ -90,6 +90,10 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "Blended": Sampler(samplers.blended, samplers.BlendedConfig()),
     "DDNM": Sampler(samplers.ddnm, samplers.DDNMConfig(noisy=False)),
     "DDNM+": Sampler(samplers.ddnm, samplers.DDNMConfig()),
+    "DInG": Sampler(samplers.ding, samplers.DInGConfig()),
+    "LanPaint": Sampler(samplers.lanpaint, samplers.LanPaintConfig()),
+    "LATINO": Sampler(samplers.latino, samplers.LATINOConfig()),
+    "LATINO, 8 steps": Sampler(samplers.latino, samplers.LATINOConfig.consistency_model()),
     "PiGDM": Sampler(samplers.pigdm, samplers.PiGDMConfig()),
 }
 """All methods, with their names in the papers."""

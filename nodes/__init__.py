@@ -29,7 +29,15 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .posterior_files import LoadPosterior, SavePosterior, register_folder
     from .restore import Deblur, SuperResolve
     from .samplers.base import EmptyLatent
-    from .samplers.gradient_free import BlendedSampler, DDNMSampler, REDDiffSampler, RePaintSampler
+    from .samplers.gradient_free import (
+        BlendedSampler,
+        DDNMSampler,
+        DInGSampler,
+        LanPaintSampler,
+        LATINOSampler,
+        REDDiffSampler,
+        RePaintSampler,
+    )
     from .samplers.guided import CoPaintSampler, DPSSampler, KalmanSampler, PiGDMSampler, PSLDSampler, ReSampleSampler
 
     register_folder()
@@ -67,6 +75,9 @@ async def comfy_entrypoint() -> ComfyExtension:
                 RePaintSampler,
                 BlendedSampler,
                 DDNMSampler,
+                DInGSampler,
+                LanPaintSampler,
+                LATINOSampler,
                 PiGDMSampler,
                 KalmanSampler,
                 EmptyLatent,

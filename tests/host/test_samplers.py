@@ -19,11 +19,14 @@ SHORT = {
     "VIPaintRePaintSampler": {"travel_length": 1, "travel_visits": 2},
     "VIPaintBlendedSampler": {},
     "VIPaintDDNMSampler": {},
+    "VIPaintDInGSampler": {"refreshes": 1},
+    "VIPaintLanPaintSampler": {"inner_steps": 2},
+    "VIPaintLATINOSampler": {"ode_steps": 2},
     "VIPaintPiGDMSampler": {},
     "VIPaintKalmanSampler": {"solver_iterations": 2, "spread_iterations": 1},
 }
-WITHOUT_GRADIENT = ["VIPaintREDDiffSampler", "VIPaintRePaintSampler", "VIPaintBlendedSampler", "VIPaintDDNMSampler"]
-REPLACING = ["VIPaintRePaintSampler", "VIPaintBlendedSampler"]
+REPLACING = ["VIPaintRePaintSampler", "VIPaintBlendedSampler", "VIPaintDInGSampler", "VIPaintLanPaintSampler"]
+WITHOUT_GRADIENT = ["VIPaintREDDiffSampler", "VIPaintDDNMSampler", "VIPaintLATINOSampler", *REPLACING]
 _numbers = itertools.count()
 
 

@@ -21,8 +21,11 @@ from vipaint_ops.samplers import (
     BlendedConfig,
     CoPaintConfig,
     DDNMConfig,
+    DInGConfig,
     DPSConfig,
     KalmanConfig,
+    LanPaintConfig,
+    LATINOConfig,
     PiGDMConfig,
     PSLDConfig,
     RedDiffConfig,
@@ -51,6 +54,10 @@ METHODS = {
     "blended": (samplers.blended, BlendedConfig(steps=40, batch_size=COUNT)),
     "repaint": (samplers.repaint, RePaintConfig(steps=40, travel_length=10, travel_visits=3, batch_size=COUNT)),
     "ddnm": (samplers.ddnm, DDNMConfig(steps=40, batch_size=COUNT)),
+    "ding": (samplers.ding, DInGConfig(batch_size=COUNT)),
+    "lanpaint": (samplers.lanpaint, LanPaintConfig(batch_size=COUNT)),
+    "latino": (samplers.latino, LATINOConfig(batch_size=COUNT)),
+    "latino, one pass": (samplers.latino, LATINOConfig.consistency_model()),
     "copaint": (samplers.copaint, CoPaintConfig(steps=25, batch_size=COUNT)),
 }
 RIGHT, ALMOST, COLLAPSED = (0.0, 0.2), (0.8, 1.2), (0.0, 0.5)
@@ -106,6 +113,22 @@ CLAIMS = {
         {"bias seen": (0.2, 0.6), "spread seen": (0.0, 0.01), "bias hole": (0.1, 0.4)},
     ),
     "ddnm is too sure of what it sees": ("ddnm", True, {"bias seen": (0.0, 0.3), "spread seen": (0.4, 0.8)}),
+    "ding takes y as exact, its hole knows more": (
+        "ding",
+        True,
+        {"bias seen": (0.2, 0.6), "spread seen": (0.0, 0.01), "bias hole": (0.1, 0.35), "spread hole": ALMOST},
+    ),
+    "lanpaint does so too": (
+        "lanpaint",
+        True,
+        {"bias seen": (0.2, 0.6), "spread seen": (0.0, 0.01), "bias hole": (0.1, 0.4), "spread hole": ALMOST},
+    ),
+    "latino allows for noise, its hole knows less": (
+        "latino",
+        True,
+        {"bias seen": (0.0, 0.2), "spread seen": (0.4, 0.8), "bias hole": (0.3, 0.6), "spread hole": ALMOST},
+    ),
+    "latino in single passes is too narrow": ("latino, one pass", True, {"spread hole": (0.5, 0.8)}),
     "copaint takes y as exact": (
         "copaint",
         True,
@@ -152,10 +175,14 @@ def test_every_method_has_a_claim():
     assert {name.split(",")[0] for name in METHODS} == {CLAIMS[claim][0].split(",")[0] for claim in CLAIMS} == set(ALL)
 
 
-@pytest.mark.parametrize("name", ALL)
+# The other passes of LATINO's ODE are even in time, so that their noise levels depend on the schedule.
+BY_LEVEL = ALL | {"latino": (samplers.latino, LATINOConfig(ode_steps=1))}
+
+
+@pytest.mark.parametrize("name", BY_LEVEL)
 def test_schedules_agree_at_the_same_noise_levels(name):
     """z is then the same up to a factor at every step, and the clean latents are the same."""
-    method, config = ALL[name]
+    method, config = BY_LEVEL[name]
     values = torch.linspace(-8.0, 4.0, 8, dtype=DOUBLE).tolist()
     observation = problem(True)[1]
     vp, flow = (
@@ -183,9 +210,12 @@ class Magnified(GaussianMixturePrior):
         return x * self.factor
 
 
-@pytest.mark.parametrize("name", ["dps", "psld", "resample", "red_diff", "red_diff_v", "pigdm", "kalman"])
+@pytest.mark.parametrize(
+    "name",
+    ["dps", "psld", "resample", "red_diff", "red_diff_v", "pigdm", "kalman", "ding", "lanpaint", "latino"],
+)
 def test_units_of_latents_do_not_matter(name):
-    method, config = ALL[name]
+    method, config = BY_LEVEL[name]
     plain, observation = problem(True)
     other = Magnified(plain.weights, 2 * plain.means, 4 * plain.covariances, VP)
     values = torch.linspace(-7.0, 4.0, 8, dtype=DOUBLE).tolist()
@@ -241,8 +271,11 @@ class Instant(GaussianMixturePrior):
         (samplers.red_diff, RedDiffConfig(), 1000, 0),
         (samplers.red_diff_v, RedDiffVConfig(), 1000, 0),
         (samplers.pigdm, PiGDMConfig(), 100, 100),
+        (samplers.ding, DInGConfig(), 2 * 28 - 1, 0),
+        (samplers.latino, LATINOConfig.consistency_model(), 8, 0),
+        (samplers.latino, LATINOConfig(), 64, 0),
     ],
-    ids=["dps", "psld", "resample", "red_diff", "red_diff_v", "pigdm"],
+    ids=["dps", "psld", "resample", "red_diff", "red_diff_v", "pigdm", "ding", "latino published", "latino"],
 )
 def test_published_settings_cost_what_they_are_published_to(method, config, forward, backward):
     """Of the denoiser, a sample."""

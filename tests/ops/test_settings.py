@@ -120,7 +120,7 @@ def test_samplers_without_gradients_run_in_inference_mode_and_the_others_refuse(
     observation, prior = Observation(y, operators.Inpainting(mask), 0.3), gaussian(shape=(1, 2, 4))
     method, generator = getattr(samplers, name), torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        if name in ("blended", "ddnm", "repaint"):
+        if name in ("blended", "ddnm", "ding", "lanpaint", "latino", "repaint"):
             assert method(prior, observation, 1, generator=generator).images.isfinite().all()
         else:
             with pytest.raises(InputError, match="inference_mode"):
