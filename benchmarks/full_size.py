@@ -30,6 +30,7 @@ from benchmarks.architectures import ARCHITECTURES, DTYPE, Architecture, Network
 from benchmarks.report import RESULTS
 from benchmarks.systems import Sampler, VIPaint
 from benchmarks.tasks import Case
+from nodes.host.tiles import Axis, Layout
 from vipaint_ops import (
     DiffusionPrior,
     Evaluations,
@@ -46,8 +47,6 @@ from vipaint_ops.images.masks import half_plane
 
 SAMPLES, PLAIN_STEPS = 4, 28
 """Pictures of a run, and steps of a plain generation."""
-TILE, OVERLAP = 64, 16
-"""Of the decoder, in latent cells, as in nodes/host/tiles.py."""
 SCENE = 64
 ON_EMBEDDED: dict[str, VIPaint | Sampler] = {
     "VIPaint fast": VIPaint(FitConfig.fast(), RefineConfig(steps=16)),
@@ -133,7 +132,11 @@ def rows_together(method: VIPaint | Sampler) -> int:
 
 
 class Setting(NamedTuple):
-    """How a host runs the networks: blocks of the denoiser checkpointed, decoder whole, checkpointed or in tiles."""
+    """How the host runs the networks: blocks of the denoiser recomputed or not, and the form of the decoder.
+
+    The decoder is "whole"; "checkpointed", with recomputed blocks; "by row", the same one row at a time, recomputed as
+    a whole too; "tiled", the same in four tiles of nodes/host/tiles.py.
+    """
 
     checkpointed: bool
     decoder: str
@@ -142,8 +145,10 @@ class Setting(NamedTuple):
 SETTINGS = {
     "everything fits": Setting(False, "whole"),
     "checkpointed": Setting(True, "checkpointed"),
+    "checkpointed, decoder by row": Setting(True, "by row"),
     "checkpointed, decoder in tiles": Setting(True, "tiled"),
 }
+"""From much memory to little: the order in which the host tries them."""
 
 
 class Costs(NamedTuple):
@@ -154,24 +159,22 @@ class Costs(NamedTuple):
     encoder: Row
 
 
-def tile_count(side: int, tile: int = TILE, overlap: int = OVERLAP) -> int:
-    """Tiles of a latent of ``side`` cells."""
-    return (len(range(0, max(side - tile, 0), tile - overlap)) + 1) ** 2
+def four_tiles(side: int) -> Layout:
+    """The layout of four tiles for a latent of ``side`` cells."""
+    return Layout(Axis(side, 2), Axis(side, 2))
 
 
 def costs(architecture: Architecture, setting: Setting, cache: Cache) -> Costs:
     """Costs of a row of each network of an architecture under a setting."""
-    found = {}
-    for name, network in architecture.networks().items():
-        checkpointed = setting.checkpointed if name == "denoiser" else name == "decoder" and setting.decoder != "whole"
-        side = network.shape[-1]
-        if name == "decoder" and setting.decoder == "tiled":
-            tile, _ = autoencoder(min(side, TILE), network.shape[1])
-            whole = cache.row(tile, False)
-            found[name] = whole.tiled(tile_count(side)) if side > TILE else whole
-        else:
-            found[name] = cache.row(network, checkpointed)
-    return Costs(**found)
+    networks = architecture.networks()
+    decoder, count = networks["decoder"], 1
+    if setting.decoder == "tiled":
+        layout = four_tiles(decoder.shape[-1])
+        (decoder, _), count = autoencoder(layout.rows.side, decoder.shape[1]), layout.count
+    row = cache.row(decoder, setting.decoder != "whole")
+    together = setting.decoder in ("whole", "checkpointed")
+    denoiser, encoder = cache.row(networks["denoiser"], setting.checkpointed), cache.row(networks["encoder"], False)
+    return Costs(denoiser, row if together else row.tiled(count), encoder)
 
 
 def tflop(rows: Evaluations, costs: Costs, guided: bool) -> float:
@@ -306,8 +309,6 @@ def memory_table(cache: Cache, batches: tuple[int, ...] = (1, 2, 4, 8)) -> str:
     for architecture in ARCHITECTURES:
         weights, guided = cache.weights(architecture), architecture.guided
         for name, setting in SETTINGS.items():
-            if setting.decoder == "tiled" and architecture.decoder.shape[-1] <= TILE:
-                continue
             cost = costs(architecture, setting, cache)
             sizes = [peak_memory(weights, cost, rows, guided) for rows in batches]
             sizes.append(forward_memory(weights, cost, SAMPLES, guided))
@@ -353,19 +354,18 @@ def differentiate(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[floa
 
 def report(cache: Cache) -> str:
     """The tables of the prediction."""
-    fits, _, tiles = SETTINGS.values()
+    fits, by_row = SETTINGS["everything fits"], SETTINGS["checkpointed, decoder by row"]
     rows = counted_rows(cache)
     sd15, sdxl = ARCHITECTURES[:2]
-    usual = {"SD1.5 512": (sd15, fits), "SDXL 1024, 12-24 GB card": (sdxl, tiles)}
+    usual = {"SD1.5 512": (sd15, fits), "SDXL 1024, 12-24 GB card": (sdxl, by_row)}
     parts = [
         f"# What a restoration costs at full size\n\n{SAMPLES} samples with their fit, {date.today()}. Computed, not "
         "run. Plain is a generation of as many pictures.",
-        "## Cost\n\nSD1.5: everything fits. SDXL: denoiser checkpointed, decoder in tiles.",
+        "## Cost\n\nSD1.5: everything fits. SDXL: checkpointed, decoder by row.",
         cost_table(rows, usual, cache),
     ]
     for name, setting in SETTINGS.items():
-        architectures = {a.name: (a, setting) for a in ARCHITECTURES if setting.decoder != "tiled" or a is not sd15}
-        parts += [f"## Cost: {name}", cost_table(rows, architectures, cache)]
+        parts += [f"## Cost: {name}", cost_table(rows, {a.name: (a, setting) for a in ARCHITECTURES}, cache)]
     parts += [
         "## Peak memory by samples together\n\nDenoiser, autoencoder and their graphs; text encoders are not "
         "counted. The "

@@ -5,6 +5,7 @@ python -m benchmarks.inside_comfyui COMFYUI TASK DTYPE SIDE CHECKPOINTING
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -18,6 +19,8 @@ import torch
 from benchmarks.memory import resident, with_peak
 
 ROOT = Path(__file__).parents[1]
+FIT_SIDE = 64
+"""Pixels of the picture of a fit; larger ones are for single gradients."""
 UNET = {
     "image_size": 32,
     "in_channels": 4,
@@ -56,76 +59,64 @@ def measured(work: Callable[[], Any]) -> dict[str, float]:
     return {"before": before, "extra": extra, "seconds": time.time() - start}
 
 
-def inside_comfyui(comfyui: Path, task: str, dtype_name: str, side: int, checkpointing: str) -> dict[str, float]:
-    """The measurements of one task, with ComfyUI's modules."""
+def load_pack(comfyui: Path) -> None:
+    """Import ComfyUI for the CPU, and this pack under the name ``vipaint``."""
     os.chdir(comfyui)
     sys.path.insert(0, str(comfyui))
     sys.argv = ["main.py", "--cpu"]
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import importlib.util
-
-    import comfy.samplers
-
     spec = importlib.util.spec_from_file_location(
         "vipaint", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
     sys.modules["vipaint"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["vipaint"])
-    from vipaint.nodes.host.prior import with_host_prior
+
+
+def network_tasks(guider: Any, vae: Any, side: int) -> dict[str, dict[str, float]]:
+    """The gradient through denoiser and decoder, with ``checkpointing`` off and on, and the decoder alone.
+
+    The check of the gradient before a run is left out: it takes longer than the tasks.
+    """
+    from vipaint.nodes.host.prior import HostPrior, with_host_prior
+
+    HostPrior.check = lambda self: False
+
+    def decode(prior) -> dict[str, float]:
+        z = torch.randn(1, *prior.latent_shape)
+        return measured(lambda: prior.decode(z))
+
+    def gradient(prior) -> dict[str, float]:
+        z, times = torch.randn(1, *prior.latent_shape), torch.tensor([0.5])
+        with torch.enable_grad():
+            z.requires_grad_()
+            return measured(lambda: torch.autograd.grad(prior.decode(prior.denoise(z, times)).sum(), z))
+
+    tasks = {"decode": (decode, "off"), "gradient on": (gradient, "on"), "gradient off": (gradient, "off")}
+    return {
+        name: with_host_prior(guider, vae, (side, side), work, rows=1, checkpointing=checkpointing)
+        for name, (work, checkpointing) in tasks.items()
+    }
+
+
+def fit_task(guider: Any, vae: Any, side: int) -> dict[str, dict[str, float]]:
+    """A fit of five iterations with one walk, and one sample."""
     from vipaint.nodes.observe.inpaint import ObserveInpaint
     from vipaint.nodes.posterior import FitPosterior, SamplePosterior
 
-    with torch.inference_mode():
-        guider = comfy.samplers.CFGGuider(_model(getattr(torch, dtype_name)))
-        guider.set_conds([[torch.randn(1, 77, 768), {}]], [[torch.randn(1, 77, 768), {}]])
-        guider.set_cfg(3.0)
-        vae = _vae(getattr(torch, dtype_name))
-        if task != "fit and sample":
+    mask = torch.zeros(1, side, side)
+    mask[:, :, side // 2 :] = 1
+    observation = ObserveInpaint.execute(torch.rand(1, side, side, 3), mask, 0.05).args[0]
+    common = {"guider": guider, "vae": vae, "observation": observation, "seed": 0, "checkpointing": "off"}
 
-            def run(prior) -> dict[str, float]:
-                time, z = torch.tensor([0.5]), torch.randn(1, *prior.latent_shape)
-                if task == "decode":
-                    return measured(lambda: prior.decode(z))
-                with torch.enable_grad():
-                    z.requires_grad_()
-                    return measured(lambda: torch.autograd.grad(prior.decode(prior.denoise(z, time)).sum(), z))
+    def fit_and_sample() -> None:
+        rates = {"mean_rate": 0.0, "log_std_rate": 0.0, "gate_rate": 0.0}
+        fit = FitPosterior.execute(**common, **rates, preset="fast", keypoints="", iterations=5, samples=1)
+        chain = {"num_samples": 1, "steps": 4, "guidance": "kalman", "batch_size": 1, "first_sample": 0}
+        SamplePosterior.execute(**common, **chain, posterior=fit.args[0])
 
-            return with_host_prior(guider, vae, (side, side), run, rows=1, checkpointing=checkpointing)
-        mask = torch.zeros(1, side, side)
-        mask[:, :, side // 2 :] = 1
-        observation = ObserveInpaint.execute(torch.rand(1, side, side, 3), mask, 0.05).args[0]
-
-        def fit_and_sample() -> None:
-            rates = {"mean_rate": 0.0, "log_std_rate": 0.0, "gate_rate": 0.0}
-            posterior = FitPosterior.execute(
-                guider,
-                vae,
-                observation,
-                seed=0,
-                preset="fast",
-                keypoints="",
-                iterations=5,
-                samples=1,
-                **rates,
-                checkpointing=checkpointing,
-            ).args[0]
-            SamplePosterior.execute(
-                posterior,
-                guider,
-                vae,
-                observation,
-                num_samples=1,
-                seed=0,
-                steps=4,
-                guidance="kalman",
-                batch_size=1,
-                first_sample=0,
-                checkpointing=checkpointing,
-            )
-
-        return measured(fit_and_sample)
+    return {"fit and sample": measured(fit_and_sample)}
 
 
 def _fill(module) -> None:
@@ -161,9 +152,16 @@ def _vae(dtype):
 
 
 def main() -> None:
-    comfyui, task, dtype, side, checkpointing = sys.argv[1:]
-    found = inside_comfyui(Path(comfyui), task, dtype, int(side), checkpointing)
-    print("\n" + json.dumps(found))
+    comfyui, dtype, side = Path(sys.argv[1]), getattr(torch, sys.argv[2]), int(sys.argv[3])
+    load_pack(comfyui)
+    import comfy.samplers
+
+    with torch.inference_mode():
+        guider = comfy.samplers.CFGGuider(_model(dtype))
+        guider.set_conds([[torch.randn(1, 77, 768), {}]], [[torch.randn(1, 77, 768), {}]])
+        guider.set_cfg(3.0)
+        tasks = fit_task if side == FIT_SIDE else network_tasks
+        print("\n" + json.dumps(tasks(guider, _vae(dtype), side)))
 
 
 if __name__ == "__main__":

@@ -12,22 +12,17 @@ from torch import Tensor
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.evaluation import plots
 from ..vipaint_ops.images.pictures import crop_to
-from ..vipaint_ops.inference.decoder import DECODERS
 from ..vipaint_ops.inference.particles import weighs_exactly
 from ..vipaint_ops.inference.results import SampleResult
 from ..vipaint_ops.vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
-from .host.prior import CHECKPOINTING, HostPrior, gradients_of, pad_to_model, with_host_prior
+from .host.prior import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
 from .pictures import images as to_images
 from .pictures import sheet
-from .presets import FITS, GUIDANCE, PRESET_TOOLTIP, fit_config, refine_config
+from .presets import FITS, GUIDANCE, fit_config, refine_config
 from .sockets import SEED, ObservationSocket, PosteriorSocket, output
 
 GUIDER_TOOLTIP = "The model with its prompts, from CFGGuider or BasicGuider. LoRAs and ControlNets apply."
 VAE_TOOLTIP = "The VAE of the model."
-DECODER_TOOLTIP = (
-    "Jacobian of the VAE's decoder. linear: a linear map fitted to the decoder, without gradients through it: less "
-    "time and memory. exact: gradients of the decoder."
-)
 CHECKPOINTING_TOOLTIP = (
     "Recompute activations in the backward pass: half the memory, about a third slower. auto = on if memory is short."
 )
@@ -62,9 +57,10 @@ class FitPosterior(io.ComfyNode):
                 io.Combo.Input(
                     "preset",
                     options=list(FITS),
-                    default="balanced",
-                    tooltip=PRESET_TOOLTIP + " several: 64 components; use with at most 16 measurements, when several "
-                    "answers fit.",
+                    default="quality",
+                    tooltip="quality: 50 iterations. fast: 25 iterations, half the Monte Carlo samples. several: 64 "
+                    "components, no optimisation; use with at most 16 measurements, when several answers fit. "
+                    "published v1, v2: settings of the two publications, for comparison.",
                 ),
                 io.String.Input(
                     "keypoints",
@@ -145,13 +141,6 @@ class FitPosterior(io.ComfyNode):
                     tooltip="Chains and Monte Carlo samples computed in parallel, fewer if memory is short. Affects "
                     "speed and memory, not the fit. 0 = as many as fit.",
                 ),
-                io.Combo.Input(
-                    "decoder",
-                    options=["preset", *DECODERS],
-                    default="preset",
-                    optional=True,
-                    tooltip=DECODER_TOOLTIP,
-                ),
             ],
             outputs=[
                 output(PosteriorSocket, "posterior", "For Sample Posterior and Save Posterior."),
@@ -167,7 +156,7 @@ class FitPosterior(io.ComfyNode):
         if keypoints is None:
             return True
         try:
-            fit_config("balanced", keypoints, -1)
+            fit_config("quality", keypoints, -1)
         except InputError as error:
             return str(error)
         return True
@@ -188,15 +177,7 @@ class FitPosterior(io.ComfyNode):
             return posterior.to(torch.device("cpu"), torch.float32), expected
 
         rows = max(config.batch_size, config.components if weighs_exactly(observation) else 1)
-        posterior, expected = with_host_prior(
-            guider,
-            vae,
-            sides,
-            fit,
-            rows=rows,
-            checkpointing=checkpointing,
-            gradients=gradients_of(config.differentiates),
-        )
+        posterior, expected = with_host_prior(guider, vae, sides, fit, rows=rows, checkpointing=checkpointing)
         if not posterior.means.isfinite().all():
             raise InputError(_NOT_FINITE)
         curves = plots.fit_curves(posterior.history) if posterior.history else plots.contact_sheet(expected, _DRAWS)
@@ -236,9 +217,7 @@ class SamplePosterior(io.ComfyNode):
                     options=list(GUIDANCE),
                     default="kalman",
                     tooltip="Correction towards the observation at each step. kalman: no step size, diverse samples. "
-                    "forward only: without gradients, for the preset fast and for quantised models. quality: more "
-                    "steps. pseudo-inverse: one gradient a step. dps: with a step size. published: for a fit of that "
-                    "preset.",
+                    "pseudo-inverse: cheaper. dps: with a step size. published: for a fit of that preset.",
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -267,13 +246,6 @@ class SamplePosterior(io.ComfyNode):
                     optional=True,
                     tooltip="Group size of sequential Monte Carlo, for kalman guidance. 1 = off. Use with at most 16 "
                     "measurements. A group must fit into memory.",
-                ),
-                io.Combo.Input(
-                    "decoder",
-                    options=["preset", *DECODERS],
-                    default="preset",
-                    optional=True,
-                    tooltip=DECODER_TOOLTIP,
                 ),
             ],
             outputs=[
@@ -315,13 +287,7 @@ class SamplePosterior(io.ComfyNode):
             return prior.to_wire(result.latents), result
 
         latents, result = with_host_prior(
-            guider,
-            vae,
-            sides,
-            sample,
-            rows=max(config.batch_size, config.particles),
-            checkpointing=checkpointing,
-            gradients=gradients_of(config.differentiates),
+            guider, vae, sides, sample, rows=max(config.batch_size, config.particles), checkpointing=checkpointing
         )
         if not result.images.isfinite().all():
             raise InputError(_NOT_FINITE)

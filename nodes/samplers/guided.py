@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from ...vipaint_ops.inference.corrections import COVARIANCES, Kalman
+from ...vipaint_ops.inference.corrections import Kalman
 from ...vipaint_ops.samplers import (
     CoPaintConfig,
     DPSConfig,
@@ -19,7 +19,6 @@ from ...vipaint_ops.samplers import (
     psld,
     resample,
 )
-from ..host.prior import Gradients
 from .base import MethodNode, eta_input, from_preset, preset_input, travel_inputs
 
 _COPAINT = {
@@ -130,7 +129,6 @@ class DPSSampler(MethodNode):
 class PSLDSampler(MethodNode):
     """PSLD."""
 
-    linear_gradients = Gradients.ALL  # the encoder's remains
     node = ("VIPaintPSLDSampler", "PSLD Sampler")
     about = "PSLD: DPS for latent diffusion, with a second gradient that keeps the latent consistent with the VAE's "
     "encoder."
@@ -268,21 +266,19 @@ class KalmanSampler(MethodNode):
     about = "Kalman: weighs the model's uncertainty against the noise of the observation at every step. No step size "
     "to tune."
 
-    decoder = "linear"
-
     @classmethod
     def widgets(cls):
         return [
             io.Int.Input(
                 "solver_iterations",
-                default=1,
+                default=3,
                 min=1,
                 max=50,
-                tooltip="Backward passes per step to solve for the observation. Use 3 or more with decoder exact.",
+                tooltip="Backward passes per step to solve for the observation.",
             ),
             io.Int.Input(
                 "spread_iterations",
-                default=1,
+                default=2,
                 min=0,
                 max=50,
                 tooltip="Backward passes per step to draw the posterior variance. 0 = off: samples are too similar.",
@@ -290,25 +286,5 @@ class KalmanSampler(MethodNode):
         ]
 
     @classmethod
-    def later_widgets(cls):
-        return [
-            *super().later_widgets(),
-            io.Combo.Input(
-                "covariance",
-                options=list(COVARIANCES),
-                default="tweedie",
-                optional=True,
-                tooltip="The model's uncertainty. tweedie: by gradients of the model. isotropic: one number, without "
-                "gradients.",
-            ),
-        ]
-
-    @classmethod
-    def needed(cls, config):
-        model = Gradients.MODEL if config.correction.covariance == "tweedie" else Gradients.NONE
-        return model | (Gradients.VAE if config.decoder == "exact" else Gradients.NONE)
-
-    @classmethod
-    def plan(cls, batch_size, solver_iterations, **settings):
-        correction = Kalman(solver_iterations=solver_iterations, exact_iterations=solver_iterations, **settings)
-        return kalman, KalmanConfig(correction=correction, batch_size=batch_size)
+    def plan(cls, batch_size, **settings):
+        return kalman, KalmanConfig(correction=Kalman(**settings), batch_size=batch_size)

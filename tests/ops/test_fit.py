@@ -284,3 +284,17 @@ def test_a_posterior_says_what_it_was_fitted_to():
     assert posterior.metadata["noise_std"] == "0.3"
     with pytest.raises(InputError):
         posterior.check(gaussian(FLOW))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("components", [1, 2])
+def test_batches_of_chains_and_walks_change_nothing_but_memory(batch_size, components):
+    prior = TinyNetwork()
+    observation = observe(prior, "mask") if components > 1 else observe(prior)
+    config = replace(SHORT, iterations=3, samples=4, start_chains=5, components=components)
+    whole, parts = (fit(prior, observation, replace(config, batch_size=size)) for size in (8, batch_size))
+    for name in ("means", "log_stds", "gates"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+    assert parts.evaluations == whole.evaluations
+    for record, expected in zip(parts.history, whole.history, strict=True):
+        assert record == pytest.approx(expected)

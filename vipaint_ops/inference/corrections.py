@@ -142,11 +142,12 @@ class Kalman(Settings):
     Attributes:
         covariance: C, the covariance of z_0 given z_t. "tweedie" is that of the denoiser, by backward passes;
             "isotropic" is r^2 I with r^2 of PiGDM (Song et al. 2023), which needs no gradient of the denoiser.
-        isotropic_below: noise-to-signal ratio sigma / (alpha data_std) below which C is r^2 I in any case. There the
-            observation leaves little to choose.
+        isotropic_below: noise-to-signal ratio sigma / (alpha data_std) below which C is r^2 I in any case.
         exact_below: noise-to-signal ratio below which J is the decoder's own, not that of a linear decoder.
-        solver_iterations: dimension of the Krylov space in which S is inverted, with a linear decoder.
-        exact_iterations: the same with the decoder's own J: there the space has no preconditioner.
+        solver_iterations: dimension of the Krylov space in which S is inverted; up to twice as many where no spread is
+            drawn and a large part of the residual lies outside the space.
+        unexplained: that part, as a share of the residual's square, above which the space grows.
+        linear_iterations: dimension of the space with a linear decoder, which preconditions it. It does not grow.
         spread_iterations: Lanczos iterations of a draw from N(0, C); 0 adds no spread.
         spread_above: noise-to-signal ratio below which no spread is added. There it would be fine noise that the few
             solver iterations cannot keep out of the observed part.
@@ -158,11 +159,12 @@ class Kalman(Settings):
     """
 
     covariance: str = choice("tweedie", COVARIANCES)
-    isotropic_below: float = number(0.3, 0)
-    exact_below: float = number(0.2, 0)
-    solver_iterations: int = number(1, 1)
-    exact_iterations: int = number(3, 1)
-    spread_iterations: int = number(1, 0)
+    isotropic_below: float = number(0.0, 0)
+    exact_below: float = number(0.0, 0)
+    solver_iterations: int = number(3, 1)
+    unexplained: float = number(0.05, 0)
+    linear_iterations: int = number(1, 1)
+    spread_iterations: int = number(2, 0)
     spread_above: float = number(0.5, 0)
     spread_eta: float = number(1.5, 1)
     most_fresh: float = number(0.91, 0, 1)
@@ -174,16 +176,28 @@ class Kalman(Settings):
         isotropic = self.covariance == "isotropic" or ratio < self.isotropic_below
         model = Linearised(prior, observation, z, step.t, isotropic, ratio < self.exact_below)
         model.root = root_weights(prior, observation, model.z0, model.picture, step.level, streams)
-        dimension = self.solver_iterations if model.linear else self.exact_iterations
         if self.spread_iterations == 0 or ratio <= self.spread_above:
-            krylov = KrylovSpace(model, model.residual, dimension)
-            return Corrected(model.z0, model.z0 + krylov.solve(model.residual))
+            return Corrected(model.z0, model.z0 + self._mean_move(model))
         spread = model.draw(streams.normal(z), self.spread_iterations)
         noise = torch.where(observation.observed, observation.noise_std * streams.normal(model.residual), 0.0)
         predicted = model.forward(spread) + noise
-        krylov = KrylovSpace(model, model.residual - predicted, dimension)
+        krylov = KrylovSpace(model, model.residual - predicted, self._dimension(model))
         factor = self.catch_up.factor(krylov, model.residual, predicted)
         return Corrected(model.z0, model.z0 + matheron(model, krylov, spread, predicted, factor), self._eta(step))
+
+    def _dimension(self, model: Linearised) -> int:
+        return self.linear_iterations if model.linear else self.solver_iterations
+
+    def _mean_move(self, model: Linearised) -> Tensor:
+        """C J^T S^-1 (y - A D(zh)), in a Krylov space that doubles where much of the residual lies outside it."""
+        residual = model.residual
+        krylov = KrylovSpace(model, residual, self._dimension(model))
+        move, left = krylov.solve(residual), krylov.unexplained(residual)
+        unfinished = dot(left, left) > self.unexplained * dot(residual, residual)
+        if unfinished.any() and not model.linear:
+            krylov.grow(self.solver_iterations)
+            move = torch.where(column(unfinished, move), krylov.solve(residual), move)
+        return move
 
     def _eta(self, step: ReverseStep) -> float:
         variance = reverse_kernel(step.next, step.level).variance

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..diffusion.prior import CountedPrior
 from .linearised import exact
 
-DECODERS = ("linear", "exact")
+DECODERS = ("exact", "linear")
 LEAST_EXPLAINED = 0.5
 """Share of the pictures' variance below which a map is not used (docs/record.md)."""
 _CELLS, _NOISE, _RIDGE, _CONTRAST = 4096, 0.3, 1e-3, 0.5

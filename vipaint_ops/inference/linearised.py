@@ -121,21 +121,30 @@ class Linearised:
         return (self.residual - moved) / column(length.flatten(), moved)
 
     def precondition(self, u: Tensor) -> Tensor:
-        """(r^2 A (L L^T + E) A^T + sigma_y^2)^-1 u by conjugate gradients; ``u`` itself without a linear decoder.
-
-        L is the linear decoder and E the covariance of its error: L alone would take a coarse measurement for a precise
-        one.
-        """
+        """(r^2 A L L^T A^T + N)^-1 u by conjugate gradients, L the linear decoder; ``u`` itself without one."""
         if self._linear is None:
             return u
-        observation, linear = self._observation, self._linear
+        linear = self._linear
 
         def product(x: Tensor) -> Tensor:
-            picture = observation.operator.adjoint(torch.where(observation.observed, self.root * x, 0.0))
-            spread = linear.product(linear.adjoint(picture, self.z0)) + linear.error_times(picture)
-            return self.variance * self._seen(spread) + observation.noise_std**2 * x
+            latent = linear.adjoint(self._adjoint(x), self.z0)
+            return self.variance * self._seen(linear.product(latent)) + self.noise_times(x)
 
         return conjugate_gradients(product, u)
+
+    def noise_times(self, u: Tensor) -> Tensor:
+        """N u: sigma_y^2 u, and r^2 A E A^T u with the covariance E of the error of a linear decoder.
+
+        E is correlated within the block of a cell: L alone would take the average over a block for precise.
+        """
+        own = self._observation.noise_std**2 * u
+        if self._linear is None:
+            return own
+        return own + self.variance * self._seen(self._linear.error_times(self._adjoint(u)))
+
+    def _adjoint(self, u: Tensor) -> Tensor:
+        """A^T of measurements."""
+        return self._observation.operator.adjoint(torch.where(self._observation.observed, self.root * u, 0.0))
 
     def _seen(self, picture: Tensor) -> Tensor:
         """A of a change of the picture, where there are measurements."""
@@ -172,12 +181,12 @@ class Linearised:
 class KrylovSpace:
     """Moves of z_0 that explain residuals, in a small Krylov space of S = J C J^T + N grown from ``vector``.
 
-    N is the diagonal of :attr:`Linearised.noise_variance`. With a linear decoder the space is preconditioned by
-    :meth:`Linearised.precondition`, which is S^-1 itself where C = r^2 I. On moves delta = C J^T P c, spanned by an
-    orthonormal basis P of the space, the energy delta^T C^-1 delta is c^T (P^T J C J^T P) c: no inverse of C is needed,
-    and |residual - J delta|^2 / N + energy is a small least-squares problem. Unlike conjugate gradients it never makes
-    the residual worse, whatever the asymmetry of a network's Jacobian; where the energy comes out negative it is taken
-    as zero.
+    N is :meth:`Linearised.noise_times`; the small problem takes its diagonal. With a linear decoder the space is
+    preconditioned by :meth:`Linearised.precondition`, which is S^-1 itself where C = r^2 I. On moves delta = C J^T P c,
+    spanned by an orthonormal basis P of the space, the energy delta^T C^-1 delta is c^T (P^T J C J^T P) c: no inverse
+    of C is needed, and |residual - J delta|^2 / N + energy is a small least-squares problem. Unlike conjugate gradients
+    it never makes the residual worse, whatever the asymmetry of a network's Jacobian; where the energy comes out
+    negative it is taken as zero.
     """
 
     def __init__(self, model: Linearised, vector: Tensor, dimension: int):
@@ -185,6 +194,7 @@ class KrylovSpace:
         self._basis: list[Tensor] = []
         self._moves: list[Tensor] = []
         self._images: list[Tensor] = []
+        self._noises: list[Tensor] = []
         self.grow(dimension)
 
     def grow(self, dimension: int) -> None:
@@ -198,7 +208,8 @@ class KrylovSpace:
             self._basis.append(vector)
             self._moves.append(model.gain_times(vector))
             self._images.append(model.forward(self._moves[-1]))
-            self._next = self._images[-1] + noise_variance * vector
+            self._noises.append(model.noise_times(vector))
+            self._next = self._images[-1] + self._noises[-1]
         moves, images, basis = (exact(_rows(v)) for v in (self._moves, self._images, self._basis))
         noise = exact(noise_variance).flatten(1)[:, None]
         energy = basis @ images.mT
@@ -208,7 +219,7 @@ class KrylovSpace:
         normal = self._weighed @ images.mT + energy
         ridge = 1e-10 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-30
         self._normal = normal + torch.diag_embed(ridge[:, None].expand(-1, len(self._basis)))
-        self._move_rows, self._products = moves, images + noise * basis
+        self._move_rows, self._products = moves, images + exact(_rows(self._noises))
 
     def solve(self, residual: Tensor) -> Tensor:
         """C J^T S^-1 ``residual``, as nearly as the space allows: a move of z_0."""

@@ -3,6 +3,7 @@
 from .basic import TestBadImage, TestConditioning, TestLatent, TestModelState, TestSaveTensor
 from .gradient import TestPlainGradient
 from .hooks import TestFingerprint, TestHooks, TestLinkedValue
+from .memory import TestPackMemory
 from .networks import TestTinyModel, TestTinyVAE
 from .pack_gradient import TestPackGradient
 from .reused_buffer import TestReusedWeightBuffer
@@ -17,6 +18,7 @@ _NODES = (
     TestLinkedValue,
     TestModelState,
     TestPackGradient,
+    TestPackMemory,
     TestPlainGradient,
     TestReusedWeightBuffer,
     TestSaveTensor,
