@@ -36,6 +36,9 @@ _OTHERS = {
     "ReSample": ("VIPaintReSampleSampler", {"preset": "inpainting"}),
     "RED-diff": ("VIPaintREDDiffSampler", {}),
     "DDNM": ("VIPaintDDNMSampler", {}),
+    "DInG": ("VIPaintDInGSampler", {}),
+    "LanPaint": ("VIPaintLanPaintSampler", {}),
+    "LATINO": ("VIPaintLATINOSampler", {}),
 }
 
 
@@ -114,7 +117,7 @@ def embedded_methods(flow: Workflow) -> None:
         "# Comparison of methods\n\n"
         "Press **Run**. Four methods inpaint the right half of a scene, from the same noise in the same 100 steps. "
         "*Compare* shows the samples with their metrics.\n\n"
-        "The other six are muted: select the nodes of their group and press Ctrl+M. PSLD, Kalman and ReSample take a "
+        "The other nine are muted: select the nodes of their group and press Ctrl+M. PSLD, Kalman and ReSample take a "
         "few minutes.\n\n"
         "Equal steps are not equal cost, and differ from the published numbers of steps. The help page of each sampler "
         "lists both."
@@ -257,7 +260,7 @@ def _side_by_side(
     muted: bool = False,
 ) -> None:
     """One sample of each method, and their sheet."""
-    flow.group("Four methods" if not muted else "Six other methods (muted)", below=muted)
+    flow.group("Four methods" if not muted else "Nine other methods (muted)", below=muted)
     start = _start(flow, given, steps, 1, muted)
     results = []
     for name, settings in methods.values():
