@@ -45,7 +45,10 @@ class DiffusionPrior(Protocol):
 class LinearMap(Protocol):
     """A linear map in the place of a decoder's Jacobian (:class:`~vipaint_ops.inference.decoder.LinearDecoder`)."""
 
-    gain: float
+    @property
+    def gain(self) -> float:
+        """Variance of a pixel for a latent change of variance 1."""
+        ...
 
     def adjoint(self, picture: Tensor, like: Tensor) -> Tensor:
         """The transposed map: latents of the shape of ``like``."""

@@ -96,7 +96,7 @@ def sample_in_batches(
     batches, populations, latents, images = request.batches(), [], [], []
     for number, rows in enumerate(batches):
         streams = NoiseStreams(seed, rows, request.noise_of(rows))
-        drawn = chain(counted, observation, streams, _of_all(callback, number, len(batches)))
+        drawn = chain(counted, observation, streams, among_batches(callback, number, len(batches)))
         if isinstance(drawn, Drawn):
             populations += [drawn.populations] if drawn.populations else []
             drawn = drawn.latents
@@ -107,8 +107,8 @@ def sample_in_batches(
     return SampleResult(torch.cat(latents), torch.cat(images), counted.evaluations, summary)
 
 
-def _of_all(callback: Callback | None, number: int, batches: int) -> Callback:
-    """``callback`` with the steps of batch ``number`` counted among those of all batches."""
+def among_batches(callback: Callback | None, number: int, batches: int) -> Callback:
+    """``callback`` for the batch ``number`` of ``batches``: its steps are counted among those of all."""
 
     def report(progress: Progress) -> None:
         if callback is not None:

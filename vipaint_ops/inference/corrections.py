@@ -189,12 +189,15 @@ class Kalman(Settings):
         return self.linear_iterations if model.linear else self.solver_iterations
 
     def _mean_move(self, model: Linearised) -> Tensor:
-        """C J^T S^-1 (y - A D(zh)), in a Krylov space that doubles where much of the residual lies outside it."""
+        """C J^T S^-1 (y - A D(zh)); the Krylov space of an exact J doubles where much of the residual is outside it."""
         residual = model.residual
         krylov = KrylovSpace(model, residual, self._dimension(model))
-        move, left = krylov.solve(residual), krylov.unexplained(residual)
+        move = krylov.solve(residual)
+        if model.linear:
+            return move
+        left = krylov.unexplained(residual)
         unfinished = dot(left, left) > self.unexplained * dot(residual, residual)
-        if unfinished.any() and not model.linear:
+        if unfinished.any():
             krylov.grow(self.solver_iterations)
             move = torch.where(column(unfinished, move), krylov.solve(residual), move)
         return move

@@ -19,7 +19,7 @@ from .linearised import exact
 
 DECODERS = ("exact", "linear")
 LEAST_EXPLAINED = 0.5
-"""Share of the pictures' variance below which a map is not used (docs/record.md)."""
+"""Share of the pictures' variance below which a map is not used; chosen, not measured."""
 _CELLS, _NOISE, _RIDGE, _CONTRAST = 4096, 0.3, 1e-3, 0.5
 
 
@@ -91,8 +91,9 @@ def linear_decoder(prior: CountedPrior) -> LinearDecoder | None:
     """The map of a decoder, or None where it explains too little or latents are no grids of cells.
 
     It is fitted on encoded random pictures with the 1/f spectrum of natural images (Field 1987), and on noisy copies of
-    the latents: it depends on the autoencoder and the size of the latent alone. It costs n + 1 rows of the encoder and
-    2 n + 2 of the decoder, n = 4096 / cells rounded up.
+    the latents: it depends on the autoencoder and the size of the latent alone. 4096 / cells pictures are fitted and
+    an eighth of that number is held out, both rounded up. A picture costs one row of the encoder and two of the
+    decoder; one more row of the decoder gives the size.
     """
     if planes(prior.zeros(1)).ndim != 4:
         return None

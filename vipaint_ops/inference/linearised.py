@@ -19,7 +19,7 @@ from ..diffusion.schedule import Level
 from ..errors import InputError
 from ..measurement.observation import Observation
 
-SOLVER_ITERATIONS, SOLVER_TOLERANCE = 25, 1e-3
+SOLVER_TOLERANCE = 1e-3
 
 
 def clean_variance(level: Level, data_std: float) -> float:
@@ -233,14 +233,14 @@ class KrylovSpace:
         return torch.linalg.solve(self._normal, self._weighed @ exact(residual).flatten(1)[..., None]).mT
 
 
-def conjugate_gradients(product: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+def conjugate_gradients(product: Callable[[Tensor], Tensor], u: Tensor, iterations: int = 25) -> Tensor:
     """The x with ``product(x)`` = ``u`` for a symmetric positive matrix, each row for itself.
 
-    A row stops at a residual of 1e-3 of ``u``, or after 25 iterations.
+    A row stops at a residual of 1e-3 of ``u``, or after ``iterations``.
     """
     x, residual, direction = torch.zeros_like(u), u, u
     size = whole = dot(u, u)
-    for _ in range(SOLVER_ITERATIONS):
+    for _ in range(iterations):
         running = size > SOLVER_TOLERANCE**2 * whole
         if not running.any():
             break

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from ..diffusion.prior import CountedPrior
-from ..diffusion.schedule import Level
 from ..diffusion.streams import NoiseStreams
 from ..inference.chain import even_times, pure_noise, reverse_step
+from ..inference.linearised import clean_variance, conjugate_gradients
 from ..inference.progress import reported
 from ..measurement.observation import Observation
 from ..settings import number
 from .config import SamplerConfig
 from .driver import gaussian_only, sampler
 
-TOLERANCE, ITERATIONS = 1e-3, 100
-"""Of the conjugate gradients: the residual over that at the start, and the number of steps at most."""
+ITERATIONS = 100
+"""Of the conjugate gradients, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +54,11 @@ def latino(prior, observation, config, streams, callback):
     z = pure_noise(prior, steps[0].t, streams)
     for step in reported(steps, callback):
         picture = prior.decode(ode_solution(prior, z, step.t, config.ode_steps, streams))
-        weight = config.delta * noise_share(step.level, prior.data_std) / observation.noise_std**2
+        noise_share = clean_variance(step.level, prior.data_std) / prior.data_std**2
+        weight = config.delta * noise_share / observation.noise_std**2
         z = step.next.alpha * prior.encode(proximal(observation, picture, weight))
         z = z + step.next.sigma * streams.normal(z)
     return z
-
-
-def noise_share(level: Level, data_std: float) -> float:
-    """1 - abar: the share of noise in the variance of a latent at ``level``."""
-    return level.sigma**2 / ((level.alpha * data_std) ** 2 + level.sigma**2)
 
 
 def ode_solution(prior: CountedPrior, z: Tensor, t: float, steps: int, streams: NoiseStreams) -> Tensor:
@@ -79,25 +75,8 @@ def proximal(observation: Observation, x: Tensor, weight: float) -> Tensor:
     residual is below 1e-3 of that at the start, or after 100 steps. Masks need one.
     """
     operator = observation.operator
-    residual = direction = observation.residual(x)
-    dual = torch.zeros_like(residual)
-    size = first = _square(residual)
-    for _ in range(ITERATIONS):
-        running = size > TOLERANCE**2 * first
-        if not running.any():
-            break
-        image = operator(operator.adjoint(direction)) + direction / weight
-        step = torch.where(running, size / _sum(direction * image), 0.0)
-        dual, residual = dual + step * direction, residual - step * image
-        before, size = size, _square(residual)
-        direction = residual + torch.where(running, size / before, 0.0) * direction
-    return x + operator.adjoint(dual)
 
+    def product(u: Tensor) -> Tensor:
+        return operator(operator.adjoint(u)) + u / weight
 
-def _sum(x: Tensor) -> Tensor:
-    """The sum of each row, shaped to multiply ``x``."""
-    return x.sum(tuple(range(1, x.ndim)), keepdim=True)
-
-
-def _square(x: Tensor) -> Tensor:
-    return _sum(x * x)
+    return x + operator.adjoint(conjugate_gradients(product, observation.residual(x), ITERATIONS))

@@ -10,9 +10,10 @@ from torch import Tensor
 from ..diffusion.prior import CountedPrior
 from ..diffusion.schedule import Level, NoiseSchedule, reverse_mean, transition
 from ..diffusion.streams import NoiseStreams
+from ..inference.batches import among_batches
 from ..inference.chain import end_time, guided_chain, pure_noise, start_time, time_grid
 from ..inference.particles import Particles, particle_chain, weighs_exactly
-from ..inference.progress import Callback, Progress, reported
+from ..inference.progress import Callback, reported
 from ..measurement.observation import Observation
 from .config import FitConfig
 from .posterior import HierarchicalPosterior
@@ -43,13 +44,8 @@ def guided_draws(
     times = time_grid(prior.schedule, start, end, config.start_steps)
     batches, draws = streams.batches(config.batch_size), []
     for number, batch in enumerate(batches):
-
-        def report(progress: Progress, number: int = number) -> None:
-            done, total = number * progress.total + progress.step, len(batches) * progress.total
-            callback(Progress(progress.stage, done, total))
-
-        z, levels = pure_noise(prior, start, batch), prior.schedule.reverse_steps(times)
-        draws.append(guided_chain(prior, observation, z, reported(levels, report), kalman, batch))
+        steps = reported(prior.schedule.reverse_steps(times), among_batches(callback, number, len(batches)))
+        draws.append(guided_chain(prior, observation, pure_noise(prior, start, batch), steps, kalman, batch))
     return torch.cat(draws)
 
 
