@@ -32,12 +32,11 @@ from benchmarks.systems import Sampler, VIPaint
 from benchmarks.tasks import Case
 from nodes.host.tiles import Axis, Layout
 from vipaint_ops import (
+    PRESETS,
     DiffusionPrior,
     Evaluations,
-    FitConfig,
     NoiseSchedule,
     Observation,
-    RefineConfig,
     fit_posterior,
     load_embedded_prior,
     operators,
@@ -49,16 +48,14 @@ SAMPLES, PLAIN_STEPS = 4, 28
 """Pictures of a run, and steps of a plain generation."""
 SCENE = 64
 ON_EMBEDDED: dict[str, VIPaint | Sampler] = {
-    "VIPaint fast": VIPaint(FitConfig.fast(), RefineConfig(steps=16)),
-    "VIPaint balanced": VIPaint(FitConfig.fast()),
-    "VIPaint quality": VIPaint(FitConfig()),
-    "VIPaint, 0 iterations": systems.METHODS["VIPaint, 0 iterations"],
+    **{f"VIPaint {name}": VIPaint(PRESETS[name].fit, PRESETS[name].refine) for name in ("fast", "balanced", "quality")},
     "Kalman": systems.METHODS["Kalman"],
     "ReSample": systems.METHODS["ReSample"],
 }
 ON_NORMAL: dict[str, VIPaint | Sampler] = {
-    "VIPaint published v1": VIPaint(FitConfig.published_v1(), RefineConfig.published_v1()),
-    "VIPaint published v2": VIPaint(FitConfig.published_v2(), RefineConfig.published_v2()),
+    **{
+        f"VIPaint {name}": VIPaint(PRESETS[name].fit, PRESETS[name].refine) for name in ("published v1", "published v2")
+    },
     **{
         name: method
         for name, method in systems.METHODS.items()

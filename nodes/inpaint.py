@@ -10,7 +10,7 @@ from comfy_execution.graph_utils import GraphBuilder
 from .composite import FEATHER_TOOLTIP, MATCH_TOOLTIP
 from .observe.inpaint import noise_input
 from .posterior import VAE_TOOLTIP
-from .presets import RESTORATIONS, check_choice
+from .presets import PRESET_TOOLTIP, RESTORATIONS, check_choice
 from .sockets import SEED, output
 
 LINK = {"rawLink": True}
@@ -46,9 +46,8 @@ def sampling_inputs() -> list[Any]:
         io.Combo.Input(
             "preset",
             options=list(RESTORATIONS),
-            default="quality",
-            tooltip="quality: slowest. balanced: three quarters of its time. fast: half of its time. published v1, v2: "
-            "settings of the two publications, for comparison.",
+            default="balanced",
+            tooltip=PRESET_TOOLTIP,
         ),
         noise_input(),
     ]
@@ -69,14 +68,13 @@ def restore(
     ``guidance`` are the inputs of CFGGuider.
     """
     check_choice("preset", preset, RESTORATIONS)
-    settings = RESTORATIONS[preset]
     guider = graph.node("CFGGuider", **guidance).out(0)
     model_and_picture = {"guider": guider, "vae": vae, "observation": observation, "checkpointing": "auto"}
     fit = graph.node(
         "VIPaintFitPosterior",
         **model_and_picture,
         seed=_FIT_SEED,
-        preset=settings.fit,
+        preset=preset,
         keypoints="",
         iterations=-1,
         samples=0,
@@ -90,8 +88,8 @@ def restore(
         posterior=fit.out(0),
         num_samples=num_samples,
         seed=seed,
-        steps=settings.steps,
-        guidance=settings.guidance,
+        steps=0,
+        guidance=RESTORATIONS[preset],
         batch_size=4,
         first_sample=0,
     )

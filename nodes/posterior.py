@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TypeVar
 
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
+from ..vipaint_ops.diffusion.prior import Evaluations
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.evaluation import plots
 from ..vipaint_ops.images.pictures import crop_to
+from ..vipaint_ops.inference.decoder import DECODERS
 from ..vipaint_ops.inference.particles import weighs_exactly
 from ..vipaint_ops.inference.results import SampleResult
 from ..vipaint_ops.vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
-from .host.prior import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
+from .host.prior import CHECKPOINTING, HostPrior, gradients_of, pad_to_model, with_host_prior
 from .pictures import images as to_images
 from .pictures import sheet
-from .presets import FITS, GUIDANCE, fit_config, refine_config
+from .presets import FITS, GUIDANCE, PRESET_TOOLTIP, fit_config, refine_config
 from .sockets import SEED, ObservationSocket, PosteriorSocket, output
 
 GUIDER_TOOLTIP = "The model with its prompts, from CFGGuider or BasicGuider. LoRAs and ControlNets apply."
 VAE_TOOLTIP = "The VAE of the model."
+DECODER_TOOLTIP = (
+    "Jacobian of the VAE's decoder. linear: a linear map fitted to the decoder, without gradients through it: less "
+    "time and memory. exact: gradients of the decoder."
+)
 CHECKPOINTING_TOOLTIP = (
     "Recompute activations in the backward pass: half the memory, about a third slower. auto = on if memory is short."
 )
@@ -31,6 +38,10 @@ _NOT_FINITE = "the run diverged to NaN or infinite values: raise noise_level, or
 
 
 Config = TypeVar("Config", FitConfig, RefineConfig)
+
+
+def _cost(evaluations: Evaluations, seconds: float) -> str:
+    return f"rows of the networks: {evaluations}; {seconds:.1f} s"
 
 
 def _in_memory(config: Config, prior: HostPrior) -> Config:
@@ -57,10 +68,9 @@ class FitPosterior(io.ComfyNode):
                 io.Combo.Input(
                     "preset",
                     options=list(FITS),
-                    default="quality",
-                    tooltip="quality: 50 iterations. fast: 25 iterations, half the Monte Carlo samples. several: 64 "
-                    "components, no optimisation; use with at most 16 measurements, when several answers fit. "
-                    "published v1, v2: settings of the two publications, for comparison.",
+                    default="balanced",
+                    tooltip=PRESET_TOOLTIP + " several: 64 components; use with at most 16 measurements, when several "
+                    "answers fit.",
                 ),
                 io.String.Input(
                     "keypoints",
@@ -141,6 +151,13 @@ class FitPosterior(io.ComfyNode):
                     tooltip="Chains and Monte Carlo samples computed in parallel, fewer if memory is short. Affects "
                     "speed and memory, not the fit. 0 = as many as fit.",
                 ),
+                io.Combo.Input(
+                    "decoder",
+                    options=["preset", *DECODERS],
+                    default="preset",
+                    optional=True,
+                    tooltip=DECODER_TOOLTIP,
+                ),
             ],
             outputs=[
                 output(PosteriorSocket, "posterior", "For Sample Posterior and Save Posterior."),
@@ -156,34 +173,42 @@ class FitPosterior(io.ComfyNode):
         if keypoints is None:
             return True
         try:
-            fit_config("quality", keypoints, -1)
+            fit_config("balanced", keypoints, -1)
         except InputError as error:
             return str(error)
         return True
 
     @classmethod
     def execute(cls, guider, vae, observation, seed, checkpointing, **settings) -> io.NodeOutput:
-        config = fit_config(**settings)
+        began, config = time.perf_counter(), fit_config(**settings)
         padded, sides, size = pad_to_model(observation, vae)
 
         def fit(prior: HostPrior) -> tuple[HierarchicalPosterior, list[tuple[str, Tensor]]]:
             generator, settings = torch.Generator().manual_seed(seed), _in_memory(config, prior)
             posterior = fit_posterior(prior, padded, settings, generator=generator, callback=prior.report)
             expected = [
-                (f"t = {time:.3f}", crop_to(picture[None].cpu(), *size))
-                for time, pictures in posterior.expectations(prior, _DRAWS)
+                (f"t = {t:.3f}", crop_to(picture[None].cpu(), *size))
+                for t, pictures in posterior.expectations(prior, _DRAWS)
                 for picture in pictures
             ]
             return posterior.to(torch.device("cpu"), torch.float32), expected
 
         rows = max(config.batch_size, config.components if weighs_exactly(observation) else 1)
-        posterior, expected = with_host_prior(guider, vae, sides, fit, rows=rows, checkpointing=checkpointing)
+        posterior, expected = with_host_prior(
+            guider,
+            vae,
+            sides,
+            fit,
+            rows=rows,
+            checkpointing=checkpointing,
+            gradients=gradients_of(config.differentiates),
+        )
         if not posterior.means.isfinite().all():
             raise InputError(_NOT_FINITE)
         curves = plots.fit_curves(posterior.history) if posterior.history else plots.contact_sheet(expected, _DRAWS)
-        report = f"{posterior.evaluations.denoiser} denoiser evaluations"
+        report = _cost(posterior.evaluations, time.perf_counter() - began)
         if made := posterior.metadata.get("start"):
-            report = f"{posterior.components} components, {report}: {made}"
+            report = f"{posterior.components} components, {made}; {report}"
         return io.NodeOutput(posterior, sheet(curves), sheet(plots.contact_sheet(expected, _DRAWS)), report)
 
 
@@ -217,7 +242,9 @@ class SamplePosterior(io.ComfyNode):
                     options=list(GUIDANCE),
                     default="kalman",
                     tooltip="Correction towards the observation at each step. kalman: no step size, diverse samples. "
-                    "pseudo-inverse: cheaper. dps: with a step size. published: for a fit of that preset.",
+                    "forward only: without gradients, for the preset fast and for quantised models. quality: more "
+                    "steps. pseudo-inverse: one gradient a step. dps: with a step size. published: for a fit of that "
+                    "preset.",
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -247,6 +274,13 @@ class SamplePosterior(io.ComfyNode):
                     tooltip="Group size of sequential Monte Carlo, for kalman guidance. 1 = off. Use with at most 16 "
                     "measurements. A group must fit into memory.",
                 ),
+                io.Combo.Input(
+                    "decoder",
+                    options=["preset", *DECODERS],
+                    default="preset",
+                    optional=True,
+                    tooltip=DECODER_TOOLTIP,
+                ),
             ],
             outputs=[
                 output(io.Latent, "latent", "The samples before decoding."),
@@ -268,7 +302,7 @@ class SamplePosterior(io.ComfyNode):
         checkpointing,
         **settings,
     ) -> io.NodeOutput:
-        config = refine_config(num_samples, **settings)
+        began, config = time.perf_counter(), refine_config(num_samples, **settings)
         padded, sides, size = pad_to_model(observation, vae)
         posterior.check_observation(padded)
 
@@ -287,10 +321,16 @@ class SamplePosterior(io.ComfyNode):
             return prior.to_wire(result.latents), result
 
         latents, result = with_host_prior(
-            guider, vae, sides, sample, rows=max(config.batch_size, config.particles), checkpointing=checkpointing
+            guider,
+            vae,
+            sides,
+            sample,
+            rows=max(config.batch_size, config.particles),
+            checkpointing=checkpointing,
+            gradients=gradients_of(config.differentiates),
         )
         if not result.images.isfinite().all():
             raise InputError(_NOT_FINITE)
-        cost = f"{num_samples} samples, {result.evaluations.denoiser / num_samples:.0f} denoiser evaluations each"
+        cost = f"{num_samples} samples; {_cost(result.evaluations, time.perf_counter() - began)}"
         report = f"{cost}; {result.populations}" if result.populations else cost
         return io.NodeOutput({"samples": latents}, to_images(crop_to(result.images, *size)), report)

@@ -4,44 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.inference.corrections import DPS, PseudoInverse
+from ..vipaint_ops.presets import PRESETS
 from ..vipaint_ops.vipaint import FitConfig, RefineConfig
 
-FITS = {
-    "quality": FitConfig,
-    "fast": FitConfig.fast,
-    "several": FitConfig.several,
-    "published v1": FitConfig.published_v1,
-    "published v2": FitConfig.published_v2,
-}
+FITS = {name: preset.fit for name, preset in PRESETS.items()} | {"several": FitConfig.several()}
 GUIDANCE = {
-    "kalman": RefineConfig,
-    "pseudo-inverse": lambda: RefineConfig(guidance=PseudoInverse()),
-    "dps": lambda: RefineConfig(guidance=DPS(), steps=100),
-    "published v1": RefineConfig.published_v1,
-    "published v2": RefineConfig.published_v2,
+    "kalman": PRESETS["balanced"].refine,
+    "pseudo-inverse": RefineConfig(guidance=PseudoInverse()),
+    "dps": RefineConfig(guidance=DPS(), steps=100),
+    "published v1": PRESETS["published v1"].refine,
+    "published v2": PRESETS["published v2"].refine,
+    "kalman, forward only": PRESETS["fast"].refine,
+    "kalman, quality": PRESETS["quality"].refine,
 }
-
-
-class Restoration(NamedTuple):
-    """A preset of the all-in-one nodes: a preset of Fit Posterior, with settings of Sample Posterior."""
-
-    fit: str
-    guidance: str = "kalman"
-    steps: int = 0
-
-
 RESTORATIONS = {
-    "quality": Restoration("quality"),
-    "balanced": Restoration("fast"),
-    "fast": Restoration("fast", steps=16),
-    "published v1": Restoration("published v1", "published v1"),
-    "published v2": Restoration("published v2", "published v2"),
+    "balanced": "kalman",
+    "fast": "kalman, forward only",
+    "quality": "kalman, quality",
+    "published v1": "published v1",
+    "published v2": "published v2",
 }
-"""Three budgets (docs/results.md) and the published settings."""
+"""The guidance of Sample Posterior for each preset, which is also one of Fit Posterior."""
+PRESET_TOOLTIP = "Cost of four samples in plain generations. " + " ".join(
+    f"{name}: {preset.purpose}, {max(preset.cost):.2g}." for name, preset in PRESETS.items()
+)
 
 
 def parse_keypoints(text: str) -> tuple[float, ...] | None:
@@ -59,7 +49,9 @@ def parse_keypoints(text: str) -> tuple[float, ...] | None:
         ) from error
 
 
-def fit_config(preset: str, keypoints: str, iterations: int, batch_size: int = 0, **given: Any) -> FitConfig:
+def fit_config(
+    preset: str, keypoints: str, iterations: int, batch_size: int = 0, decoder: str = "preset", **given: Any
+) -> FitConfig:
     """A preset with the user's changes. An empty line, -1 iterations and zeros keep the values of the preset.
 
     A batch has at most all chains or samples, 0 for all.
@@ -71,14 +63,18 @@ def fit_config(preset: str, keypoints: str, iterations: int, batch_size: int = 0
     changes = {name: value for name, value in given.items() if value}
     if times := parse_keypoints(keypoints):
         changes["keypoints"] = times
+    if decoder != "preset":
+        changes["decoder"] = decoder
     if iterations >= 0:
         changes["iterations"] = iterations
-    config = dataclasses.replace(FITS[preset](), **changes)
+    config = dataclasses.replace(FITS[preset], **changes)
     most = max(config.samples, config.start_chains)
     return dataclasses.replace(config, batch_size=min(batch_size or most, most))
 
 
-def refine_config(num_samples: int, guidance: str, steps: int, batch_size: int, particles: int = 1) -> RefineConfig:
+def refine_config(
+    num_samples: int, guidance: str, steps: int, batch_size: int, particles: int = 1, decoder: str = "preset"
+) -> RefineConfig:
     """Refinement settings. 0 steps keep the default of the guidance; a batch has at most ``num_samples``, 0 for all.
 
     Raises:
@@ -86,9 +82,12 @@ def refine_config(num_samples: int, guidance: str, steps: int, batch_size: int, 
     """
     check_choice("guidance", guidance, GUIDANCE)
     config = dataclasses.replace(
-        GUIDANCE[guidance](), batch_size=min(batch_size or num_samples, num_samples), particles=particles
+        GUIDANCE[guidance], batch_size=min(batch_size or num_samples, num_samples), particles=particles
     )
-    return dataclasses.replace(config, steps=steps) if steps else config
+    changes: dict[str, Any] = {"steps": steps} if steps else {}
+    if decoder != "preset":
+        changes["decoder"] = decoder
+    return dataclasses.replace(config, **changes)
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from .errors import InputError
 from .inference.progress import Progress
 from .inference.results import SampleResult
 from .measurement.observation import Observation
+from .presets import PRESETS
 from .priors import analytic
 from .priors.embedded import load_embedded_prior
 from .vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
@@ -18,6 +19,7 @@ from .vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posteri
 __version__ = "0.1.0"
 
 __all__ = [
+    "PRESETS",
     "DiffusionPrior",
     "Evaluations",
     "FitConfig",

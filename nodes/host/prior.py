@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Flag
+from functools import reduce
+from operator import or_
 from typing import Any, TypeVar
 
 import comfy.model_management
@@ -61,6 +63,12 @@ class Gradients(Flag):
     MODEL = 1
     VAE = 2
     ALL = MODEL | VAE
+
+
+def gradients_of(networks: Iterable[str]) -> Gradients:
+    """The gradients of networks named as in the library, "denoiser" and "decoder"."""
+    flags = {"denoiser": Gradients.MODEL, "decoder": Gradients.VAE}
+    return reduce(or_, (flags[network] for network in networks), Gradients.NONE)
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,13 @@ class HostPrior:
         return prediction
 
     def decode(self, z0: Tensor) -> Tensor:
-        """Latent to image in [-1, 1], unclamped."""
+        """Latent to image in [-1, 1], unclamped.
+
+        Raises:
+            InputError: a gradient is needed, and this run has none of the VAE.
+        """
+        if torch.is_grad_enabled() and z0.requires_grad and Gradients.VAE not in self._settings.gradients:
+            raise InputError("no linear map explains this VAE well enough: set decoder to exact")
         comfy.model_management.throw_exception_if_processing_interrupted()
         return self._run(Gradients.VAE, lambda: self._vae.decode(self._model.process_latent_out(z0)))
 

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import torch
 from comfy_api.v0_0_2 import io
 
+from ...vipaint_ops.inference.decoder import DECODERS
 from ...vipaint_ops.samplers.config import SamplerConfig
 from ...vipaint_ops.samplers.known import pixels_only
 from ..host.prior import CHECKPOINTING, Gradients, pad_to_model
 from ..host.sampler import HostSampler, Method
 from ..host.vae import HostVAE
-from ..posterior import CHECKPOINTING_TOOLTIP, VAE_TOOLTIP
+from ..posterior import CHECKPOINTING_TOOLTIP, DECODER_TOOLTIP, VAE_TOOLTIP
 from ..presets import check_choice
 from ..sockets import ObservationSocket, output
 
@@ -30,6 +31,11 @@ class MethodNode(io.ComfyNode):
     """Id and display name."""
     about: ClassVar[str]
     gradients: ClassVar[Gradients] = Gradients.ALL
+    """Networks that the method differentiates through, with the exact decoder."""
+    linear_gradients: ClassVar[Gradients] = Gradients.MODEL
+    """The same with a linear decoder."""
+    decoder: ClassVar[str] = "exact"
+    """The default of that choice."""
     from_latent: ClassVar[bool] = True
     """Whether the method starts from a noisy latent, and so can start from a given one."""
     replaces: ClassVar[bool] = False
@@ -41,6 +47,17 @@ class MethodNode(io.ComfyNode):
         raise NotImplementedError
 
     @classmethod
+    def later_widgets(cls) -> list[Any]:
+        """Widgets that were added later: workflows store widgets by position."""
+        if Gradients.VAE not in cls.gradients:
+            return []
+        return [
+            io.Combo.Input(
+                "decoder", options=list(DECODERS), default=cls.decoder, optional=True, tooltip=DECODER_TOOLTIP
+            )
+        ]
+
+    @classmethod
     def plan(cls, **settings: Any) -> tuple[Method, SamplerConfig]:
         """The method and its configuration for these settings and ``batch_size``.
 
@@ -48,6 +65,11 @@ class MethodNode(io.ComfyNode):
             InputError: a setting out of range.
         """
         raise NotImplementedError
+
+    @classmethod
+    def needed(cls, config: SamplerConfig) -> Gradients:
+        """Networks that the method differentiates through with these settings."""
+        return cls.linear_gradients if config.decoder == "linear" else cls.gradients
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -80,17 +102,29 @@ class MethodNode(io.ComfyNode):
                     "batch_index 3, and first_sample 3.",
                 ),
                 *([checkpointing] if Gradients.MODEL in cls.gradients else []),
+                *cls.later_widgets(),
             ],
             outputs=[output(io.Sampler, "sampler", "For SamplerCustomAdvanced.")],
         )
 
     @classmethod
-    def execute(cls, observation, vae, first_sample, batch_size, checkpointing="auto", **settings) -> io.NodeOutput:
+    def execute(
+        cls,
+        observation,
+        vae,
+        first_sample,
+        batch_size,
+        checkpointing="auto",
+        decoder=None,
+        **settings,
+    ) -> io.NodeOutput:
         if cls.replaces:
             pixels_only(cls.node[1])(observation)
         method, config = cls.plan(batch_size=batch_size or _COUNT["max"], **settings)
+        if Gradients.VAE in cls.gradients:
+            config = dataclasses.replace(config, decoder=decoder or cls.decoder)
         sampler = HostSampler(method, config, observation, vae)
-        sampler.gradients, sampler.from_latent = cls.gradients, cls.from_latent
+        sampler.gradients, sampler.from_latent = cls.needed(config), cls.from_latent
         sampler.checkpointing, sampler.first = checkpointing, first_sample
         return io.NodeOutput(sampler)
 

@@ -35,7 +35,7 @@ class REDDiffSampler(MethodNode):
     node = ("VIPaintREDDiffSampler", "RED-diff Sampler")
     about = "RED-diff: optimises an image with the model as regulariser. Fast, low diversity, best if little is "
     "missing."
-    gradients = Gradients.VAE
+    gradients, linear_gradients = Gradients.VAE, Gradients.NONE
     from_latent = False
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from ...vipaint_ops.inference.corrections import Kalman
+from ...vipaint_ops.inference.corrections import COVARIANCES, Kalman
 from ...vipaint_ops.samplers import (
     CoPaintConfig,
     DPSConfig,
@@ -19,6 +19,7 @@ from ...vipaint_ops.samplers import (
     psld,
     resample,
 )
+from ..host.prior import Gradients, gradients_of
 from .base import MethodNode, eta_input, from_preset, preset_input, travel_inputs
 
 _COPAINT = {
@@ -129,6 +130,7 @@ class DPSSampler(MethodNode):
 class PSLDSampler(MethodNode):
     """PSLD."""
 
+    linear_gradients = Gradients.ALL  # the encoder's remains
     node = ("VIPaintPSLDSampler", "PSLD Sampler")
     about = "PSLD: DPS for latent diffusion, with a second gradient that keeps the latent consistent with the VAE's "
     "encoder."
@@ -266,19 +268,21 @@ class KalmanSampler(MethodNode):
     about = "Kalman: weighs the model's uncertainty against the noise of the observation at every step. No step size "
     "to tune."
 
+    decoder = "linear"
+
     @classmethod
     def widgets(cls):
         return [
             io.Int.Input(
                 "solver_iterations",
-                default=3,
+                default=2,
                 min=1,
                 max=50,
-                tooltip="Backward passes per step to solve for the observation.",
+                tooltip="Backward passes per step to solve for the observation, at least 3 with decoder exact.",
             ),
             io.Int.Input(
                 "spread_iterations",
-                default=2,
+                default=1,
                 min=0,
                 max=50,
                 tooltip="Backward passes per step to draw the posterior variance. 0 = off: samples are too similar.",
@@ -286,5 +290,31 @@ class KalmanSampler(MethodNode):
         ]
 
     @classmethod
-    def plan(cls, batch_size, **settings):
-        return kalman, KalmanConfig(correction=Kalman(**settings), batch_size=batch_size)
+    def later_widgets(cls):
+        return [
+            *super().later_widgets(),
+            io.Combo.Input(
+                "covariance",
+                options=list(COVARIANCES),
+                default="tweedie",
+                optional=True,
+                tooltip="The model's uncertainty. tweedie: by gradients of the model. isotropic: one number, without "
+                "gradients.",
+            ),
+        ]
+
+    @classmethod
+    def needed(cls, config):
+        return gradients_of(config.correction.differentiates(config.decoder))
+
+    @classmethod
+    def plan(cls, batch_size, solver_iterations, covariance, **settings):
+        if covariance == "isotropic":
+            settings["exact_below"] = 0.0  # without any gradient
+        correction = Kalman(
+            covariance=covariance,
+            linear_iterations=solver_iterations,
+            solver_iterations=max(solver_iterations, Kalman.solver_iterations),
+            **settings,
+        )
+        return kalman, KalmanConfig(correction=correction, batch_size=batch_size)

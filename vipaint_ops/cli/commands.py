@@ -7,7 +7,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from ..images.pictures import centre_square, load_image, load_mask
 from ..inference.corrections import CORRECTIONS
 from ..inference.results import SampleResult
 from ..measurement.observation import Observation
+from ..presets import PRESETS, Preset
 from ..priors.diffusers import DiffusersPrior, from_pipeline
 from ..priors.embedded import EMBEDDED_SIZE, is_embedded, load_embedded_prior
 from ..vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
@@ -72,8 +73,6 @@ def sample(options: argparse.Namespace) -> None:
     result = _sample(task, prior, observation, posterior, config, options)
     write_results(options, task, prior, observation, posterior, result, {"refine": _record(config)})
 
-
-Config = TypeVar("Config", FitConfig, RefineConfig)
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": demo,
@@ -131,7 +130,7 @@ def _device(name: str) -> torch.device:
 
 def _fit_config(options: argparse.Namespace) -> FitConfig:
     given = _given(options, "iterations", "keypoints")
-    return dataclasses.replace(_preset(FitConfig, options), checkpointing=options.checkpointing, **given)
+    return dataclasses.replace(_preset(options).fit, checkpointing=options.checkpointing, **given)
 
 
 def _refine_config(options: argparse.Namespace) -> RefineConfig:
@@ -139,15 +138,15 @@ def _refine_config(options: argparse.Namespace) -> RefineConfig:
     if options.guidance is not None:
         given |= {"guidance": CORRECTIONS[options.guidance], "chain": "guided"}
     given |= {"batch_size": options.batch_size, "particles": options.particles}
-    return dataclasses.replace(_preset(RefineConfig, options), **given)
+    return dataclasses.replace(_preset(options).refine, **given)
 
 
 def _record(config: RefineConfig) -> dict[str, Any]:
     return dataclasses.asdict(config) | {"guidance": str(config.guidance)}
 
 
-def _preset(kind: type[Config], options: argparse.Namespace) -> Config:
-    return kind() if options.preset == "default" else getattr(kind, options.preset.replace("-", "_"))()
+def _preset(options: argparse.Namespace) -> Preset:
+    return PRESETS[options.preset.replace("-", " ")]
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

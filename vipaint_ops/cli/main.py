@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from ..errors import InputError
 from ..inference.corrections import CORRECTIONS
+from ..presets import PRESETS
 
 _DESCRIPTION = """\
 Fill the hidden part of a picture in several plausible ways.
@@ -112,9 +113,10 @@ def build_parser() -> argparse.ArgumentParser:
     for subparser in (demo, inpaint, fit, sample):
         subparser.add_argument(
             "--preset",
-            choices=("default", "published-v1", "published-v2"),
-            default="default",
-            help="the best measured settings, or those of a version of the paper; other options change single settings",
+            choices=[name.replace(" ", "-") for name in PRESETS],
+            default="balanced",
+            help="settings by cost (docs/results.md), or those of a version of the paper; other options change single "
+            "settings",
         )
         machine = subparser.add_argument_group("machine")
         machine.add_argument("--seed", type=_integer(0, 2**62 - 1), default=0, help="same seed, same pictures")

@@ -89,7 +89,6 @@ def write_results(
         images = masks.composite(images, task.picture, task.mask)
     report = {
         "metrics": _metrics(task, decoded, images, observation.noise_std),
-        "evaluations": {"fit": vars(posterior.evaluations), "sample": vars(result.evaluations)},
         "seconds": task.seconds,
         "seed": options.seed,
         "noise_std": observation.noise_std,
@@ -105,6 +104,7 @@ def write_results(
             save_image(folder / f"sample_{i:02d}.png", image)
         _save_plots(folder, task, images, prior, posterior)
         posterior.save(folder / "posterior.safetensors")
+        report["evaluations"] = {"fit": vars(posterior.evaluations), "sample": vars(result.evaluations)}
         (folder / "metrics.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         written = {path.name for path in folder.iterdir()}
     for path in [path for pattern in OUTPUTS for path in out.glob(pattern) if path.name not in written]:

@@ -84,6 +84,13 @@ class Evaluations:
         """Denoiser rows, forward and backward together."""
         return self.denoiser_forward + self.denoiser_backward
 
+    def __str__(self) -> str:
+        networks = ("denoiser", "decoder", "encoder")
+        return ", ".join(
+            f"{name} {getattr(self, f'{name}_forward')} forward {getattr(self, f'{name}_backward')} backward"
+            for name in networks
+        )
+
     def __add__(self, other: Evaluations) -> Evaluations:
         return Evaluations(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 

@@ -159,12 +159,12 @@ class Kalman(Settings):
     """
 
     covariance: str = choice("tweedie", COVARIANCES)
-    isotropic_below: float = number(0.0, 0)
-    exact_below: float = number(0.0, 0)
+    isotropic_below: float = number(0.3, 0)
+    exact_below: float = number(0.07, 0)
     solver_iterations: int = number(3, 1)
     unexplained: float = number(0.05, 0)
-    linear_iterations: int = number(1, 1)
-    spread_iterations: int = number(2, 0)
+    linear_iterations: int = number(2, 1)
+    spread_iterations: int = number(1, 0)
     spread_above: float = number(0.5, 0)
     spread_eta: float = number(1.5, 1)
     most_fresh: float = number(0.91, 0, 1)
@@ -184,6 +184,11 @@ class Kalman(Settings):
         krylov = KrylovSpace(model, model.residual - predicted, self._dimension(model))
         factor = self.catch_up.factor(krylov, model.residual, predicted)
         return Corrected(model.z0, model.z0 + matheron(model, krylov, spread, predicted, factor), self._eta(step))
+
+    def differentiates(self, decoder: str) -> frozenset[str]:
+        """The networks that gradients are taken of, "denoiser" and "decoder", with a decoder of that name."""
+        needed = {"denoiser": self.covariance == "tweedie", "decoder": decoder == "exact" or self.exact_below > 0}
+        return frozenset(name for name, is_needed in needed.items() if is_needed)
 
     def _dimension(self, model: Linearised) -> int:
         return self.linear_iterations if model.linear else self.solver_iterations

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from ..inference.chain import guided_chain, pure_noise
 from ..inference.corrections import Kalman
+from ..inference.decoder import DECODERS
 from ..inference.particles import Particles, particle_chain
 from ..inference.progress import reported
-from ..settings import number
+from ..settings import choice, number
 from .config import LogSnrConfig
 from .driver import sampler
 
@@ -20,6 +21,7 @@ class KalmanConfig(LogSnrConfig):
 
     steps: int = number(32, 1)
     particles: int = number(1, 1)
+    decoder: str = choice("linear", DECODERS)
     correction: Kalman = field(default_factory=Kalman)
 
     @property

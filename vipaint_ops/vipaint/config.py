@@ -48,7 +48,7 @@ class FitConfig(Settings):
 
     keypoints: tuple[float, ...] | None = None
     keypoint_ratios: tuple[float, ...] = (13.0, 8.0)
-    iterations: int = number(50, 0)
+    iterations: int = number(0, 0)
     samples: int = number(4, 1)
     batch_size: int = number(8, 1)
     mean_rate: float = number(0.05, 0)
@@ -56,15 +56,15 @@ class FitConfig(Settings):
     gate_rate: float = number(0.03, 0)
     betas: tuple[float, float] = (0.9, 0.99)
     rate_decay: float = number(1.0, 0, 1, open=True)
-    start_chains: int = number(8, 2)
-    start_steps: int = number(8, 1)
-    guidance: Kalman = field(default_factory=Kalman)
+    start_chains: int = number(4, 2)
+    start_steps: int = number(6, 1)
+    guidance: Kalman = field(default_factory=lambda: Kalman(linear_iterations=1))
     components: int = number(1, 1)
     eta: float = number(1.0, 0, 1, open=True)
     objective: str = "bound"
     bound_every: int = number(10, 0)
     checkpointing: bool = False
-    decoder: str = choice("exact", DECODERS)
+    decoder: str = choice("linear", DECODERS)
     perceptual_weight: float = 0.0
     perceptual: Distance | None = None
 
@@ -84,6 +84,13 @@ class FitConfig(Settings):
             raise InputError(f"components is {self.components}; the setting {self.objective} fits one posterior: set 1")
         check_perceptual(self.perceptual_weight, self.perceptual)
 
+    @property
+    def differentiates(self) -> frozenset[str]:
+        """The networks that gradients are taken of: "denoiser", "decoder"."""
+        if self.objective != "bound":
+            return frozenset({"denoiser", "decoder"})
+        return self.guidance.differentiates(self.decoder) | ({"denoiser"} if self.iterations else frozenset())
+
     @classmethod
     def several(cls, components: int = 64) -> FitConfig:
         """Components around finished draws, weighed by y with few measurements (docs/method.md, section 8).
@@ -92,11 +99,6 @@ class FitConfig(Settings):
         answers fit.
         """
         return cls(components=components, keypoint_ratios=(0.4,), iterations=0, start_steps=30)
-
-    @classmethod
-    def fast(cls) -> FitConfig:
-        """Half the iterations with half the walks, from a shorter start."""
-        return cls(iterations=25, samples=2, start_chains=4, start_steps=6)
 
     @classmethod
     def published_v1(cls) -> FitConfig:
@@ -114,6 +116,7 @@ class FitConfig(Settings):
             rate_decay=0.99,
             eta=0.2**0.5,
             objective="published_v1",
+            decoder="exact",
         )
 
     @classmethod
@@ -132,6 +135,7 @@ class FitConfig(Settings):
             gate_rate=0.2,
             betas=(0.9, 0.999),
             objective="published_v2",
+            decoder="exact",
         )
 
 
@@ -164,11 +168,11 @@ class RefineConfig(Settings):
     guidance: Correction = field(default_factory=Kalman)
     steps: int = number(28, 1)
     eta: float = number(1.0, 0, 1)
-    attempts: int = number(3, 1)
+    attempts: int = number(1, 1)
     batch_size: int = number(8, 1)
     particles: int = number(1, 1)
     chain: str = "guided"
-    decoder: str = choice("exact", DECODERS)
+    decoder: str = choice("linear", DECODERS)
     perceptual_weight: float = 0.0
     perceptual: Distance | None = None
 
@@ -197,15 +201,22 @@ class RefineConfig(Settings):
         """The correction, if it is :class:`~vipaint_ops.inference.corrections.Kalman` and the chain uses it."""
         return self.guidance if self.chain == "guided" and isinstance(self.guidance, Kalman) else None
 
+    @property
+    def differentiates(self) -> frozenset[str]:
+        """The networks that gradients are taken of: "denoiser", "decoder"."""
+        if self.kalman is not None:
+            return self.kalman.differentiates(self.decoder)
+        return frozenset({"denoiser", "decoder"} if self.decoder == "exact" else {"denoiser"})
+
     @classmethod
     def published_v1(cls) -> RefineConfig:
         """The first published setting: 400 unit steps from T_s = 0.4 (see published/v1.py)."""
-        return cls(chain="published_v1", steps=400, eta=0.2)
+        return cls(chain="published_v1", steps=400, eta=0.2, decoder="exact")
 
     @classmethod
     def published_v2(cls) -> RefineConfig:
         """The second published setting: 249 unit steps from T_s = 0.25, before the shift (see published/v2.py)."""
-        return cls(chain="published_v2", steps=249, eta=1.0)
+        return cls(chain="published_v2", steps=249, eta=1.0, decoder="exact")
 
 
 def check_times(times: tuple[float, ...]) -> None:

@@ -139,16 +139,20 @@ class HierarchicalPosterior:
     def expectations(self, prior: DiffusionPrior, count: int) -> list[tuple[float, Tensor]]:
         """The model's predictions from ``count`` draws at every keypoint, noisiest first (VIPaint, figure 1).
 
+        Their cost is added to ``evaluations``.
+
         Returns:
             The time of each keypoint with E[z_0 | z] decoded, ``[count, channels, height, width]``.
         """
         counted, streams = CountedPrior(prior), NoiseStreams(0, range(count))
         here = self.to(prior.device, prior.dtype)
         with torch.no_grad():
-            return [
+            predictions = [
                 (keypoint.time, counted.decode(counted.denoise(keypoint.z, keypoint.time)))
                 for keypoint in here.walk(counted, streams)
             ]
+        self.evaluations = self.evaluations + counted.evaluations
+        return predictions
 
     def check(self, prior: DiffusionPrior) -> None:
         """Refuse a prior that this posterior was not fitted with.

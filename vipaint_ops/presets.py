@@ -1,0 +1,48 @@
+"""The presets: settings of a fit and of its refinement by name, with their purpose and cost."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .inference.corrections import Kalman
+from .vipaint.config import FitConfig, RefineConfig
+
+
+class Preset(NamedTuple):
+    """Settings of a fit with those of its refinement.
+
+    Attributes:
+        cost: of four samples of a hole with their fit, SD1.5 512 and SDXL 1024, in units of a plain generation of four
+            pictures in 28 steps (``python -m benchmarks.full_size``).
+    """
+
+    fit: FitConfig
+    refine: RefineConfig
+    purpose: str
+    cost: tuple[float, float]
+
+
+_FORWARD = Kalman(covariance="isotropic", exact_below=0.0)
+
+PRESETS: dict[str, Preset] = {
+    "balanced": Preset(FitConfig(), RefineConfig(), "for most pictures", (0.0, 0.0)),
+    "fast": Preset(
+        FitConfig(guidance=_FORWARD),
+        RefineConfig(guidance=_FORWARD, steps=24),
+        "without gradients, also for quantised and compiled models",
+        (0.0, 0.0),
+    ),
+    "quality": Preset(
+        FitConfig(guidance=Kalman(spread_iterations=2)),
+        RefineConfig(guidance=Kalman(spread_iterations=2, exact_below=0.1), steps=40),
+        "more steps and a better covariance",
+        (0.0, 0.0),
+    ),
+    "published v1": Preset(
+        FitConfig.published_v1(), RefineConfig.published_v1(), "the first published setting", (0.0, 0.0)
+    ),
+    "published v2": Preset(
+        FitConfig.published_v2(), RefineConfig.published_v2(), "the second published setting", (0.0, 0.0)
+    ),
+}
+"""The presets by name."""
