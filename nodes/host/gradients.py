@@ -152,6 +152,8 @@ def mutates_saved_tensors(function: Callable[[Tensor], Tensor], x: Tensor) -> bo
         try:
             with torch.autograd.graph.allow_mutation_on_saved_tensors():
                 differentiate()
+        except comfy.model_management.OOM_EXCEPTION:
+            raise
         except (RuntimeError, TypeError) as second:
             # Tensor classes of loader packs may not run under the guard; the first error is the cause.
             raise _no_gradient(error) from second

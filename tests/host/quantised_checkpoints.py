@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.host.tiny_checkpoints import Weights, sd3
+from tests.host.tiny_checkpoints import Weights, flux, sd3
 
 # The host reads sizes of the model from the other matrices.
-_QUANTISED = ("t_embedder.", "joint_blocks.", "final_layer.")
+_QUANTISED = ("t_embedder.", "joint_blocks.", "final_layer.", "double_blocks.", "single_blocks.")
 _FP8_MAX, _FP4_MAX, _INT8_MAX = 448.0, 6.0, 127.0
 _FP4_VALUES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
 _FP4_BLOCK, _GGUF_BLOCK = 16, 32
@@ -112,46 +112,50 @@ FORMATS = {
 def write_all(models: Path) -> None:
     """Write ``diffusion_models/tiny_sd3_<format>``, and its dequantised twin ``tiny_sd3_<format>_plain``.
 
-    The files are .safetensors, except ``tiny_sd3_gguf.gguf``.
+    The files are .safetensors, except ``tiny_sd3_gguf.gguf`` and ``tiny_flux_gguf.gguf``.
     """
     folder = models / "diffusion_models"
     folder.mkdir(parents=True, exist_ok=True)
     for name, form in FORMATS.items():
-        weights = Weights()
-        sd3(weights, prefix="")
-        plain, stored, layers = dict(weights.tensors), dict(weights.tensors), []
-        for key in [k for k, v in plain.items() if v.ndim == 2 and k.startswith(_QUANTISED)]:
-            layer = key.removesuffix(".weight")
-            quantised, plain[key] = form.quantise(plain[key])
-            del stored[key]
-            stored |= {f"{layer}.{end}": tensor for end, tensor in quantised.items()}
-            layers.append(layer)
+        stored, plain, layers = _quantised(lambda weights: sd3(weights, prefix=""), form)
         save_file(plain, folder / f"tiny_sd3_{name}_plain.safetensors")
-        path = folder / f"tiny_sd3_{name}"
+        path = folder / f"tiny_sd3_{name}.safetensors"
         if name == "gguf":
-            _write_gguf(
-                path.with_suffix(".gguf"),
-                stored,
-                {f"{layer}.weight": plain[f"{layer}.weight"].shape for layer in layers},
-            )
+            _write_gguf(path.with_suffix(".gguf"), "sd3", stored, plain)
         elif form.layer is None:
-            save_file(
-                stored | {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}, path.with_suffix(".safetensors")
-            )
+            save_file(stored | {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}, path)
         else:
             metadata = {"_quantization_metadata": json.dumps({"layers": dict.fromkeys(layers, form.layer)})}
-            save_file(stored, path.with_suffix(".safetensors"), metadata)
+            save_file(stored, path, metadata)
+    stored, plain, _ = _quantised(flux, FORMATS["gguf"])
+    _write_gguf(folder / "tiny_flux_gguf.gguf", "flux", stored, plain)
 
 
-def _write_gguf(path: Path, tensors: dict[str, Tensor], quantised: dict[str, torch.Size]) -> None:
-    """GGUF version 3 of the architecture sd3; ``quantised`` has the shapes of the weights in Q8_0."""
-    entries = [(b"general.architecture", b"sd3")]
+def _quantised(
+    build: Callable[[Weights], None], form: Format
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
+    """The stored tensors, the ordinary ones, and the names of the quantised layers."""
+    weights = Weights()
+    build(weights)
+    plain, stored, layers = dict(weights.tensors), dict(weights.tensors), []
+    for key in [key for key, value in plain.items() if value.ndim == 2 and key.startswith(_QUANTISED)]:
+        layer = key.removesuffix(".weight")
+        parts, plain[key] = form.quantise(plain[key])
+        del stored[key]
+        stored |= {f"{layer}.{end}": part for end, part in parts.items()}
+        layers.append(layer)
+    return stored, plain, layers
+
+
+def _write_gguf(path: Path, architecture: str, tensors: dict[str, Tensor], plain: dict[str, Tensor]) -> None:
+    """GGUF version 3; bytes among ``tensors`` are weights in Q8_0, of the shape in ``plain``."""
+    entries = [(b"general.architecture", architecture.encode())]
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(entries))
     for key, value in entries:
         head += _gguf_string(key) + struct.pack("<I", _GGUF_STRING) + _gguf_string(value)
     body = b""
     for name, tensor in tensors.items():
-        shape, kind = quantised.get(name, tensor.shape), _GGUF_Q8_0 if name in quantised else _GGUF_F32
+        shape, kind = plain[name].shape, _GGUF_Q8_0 if tensor.dtype == torch.uint8 else _GGUF_F32
         head += _gguf_string(name.encode()) + struct.pack("<I", len(shape))
         head += struct.pack(f"<{len(shape)}Q", *reversed(shape)) + struct.pack("<IQ", kind, len(body))
         body += _gguf_aligned(tensor.contiguous().numpy().tobytes())
