@@ -23,6 +23,10 @@ from ...vipaint_ops.errors import InputError
 
 _PROBE_TOLERANCE = 0.2
 _PROBE_STEP = 0.5
+_REMEDY = (
+    "use a method without gradients (the preset fast, or the samplers DInG, DDNM and LanPaint), or load the model "
+    "unquantised (fp16 or bf16), without torch.compile and without weight hooks on single conditions"
+)
 
 
 @contextmanager
@@ -85,7 +89,7 @@ def make_attributes_differentiable(holder: object) -> None:
 
 def _is_bare(tensor: Tensor | None) -> bool:
     """Whether autograd refuses the tensor: an inference tensor, or one that lost its version counter in a move."""
-    if tensor is None or type(tensor) not in (Tensor, nn.Parameter):
+    if tensor is None or not _holds_memory(tensor):
         return False
     try:
         return tensor.is_inference() or tensor._version < 0
@@ -93,10 +97,20 @@ def _is_bare(tensor: Tensor | None) -> bool:
         return True
 
 
+def _holds_memory(tensor: Tensor) -> bool:
+    """Whether the tensor has memory of its own, which a class that dispatches operations to inner tensors has not."""
+    return type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+
+
 def _on_same_memory(tensor: Tensor, made: dict[int, Tensor]) -> Tensor:
     if id(tensor) not in made:
-        empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        made[id(tensor)] = empty.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+        normal = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        normal.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+        if type(tensor) not in (Tensor, nn.Parameter):
+            # Loader packs keep the format of a quantised weight in attributes of a class of their own.
+            normal = normal.as_subclass(type(tensor))
+            vars(normal).update(vars(tensor))
+        made[id(tensor)] = normal
     return made[id(tensor)]
 
 
@@ -134,12 +148,15 @@ def mutates_saved_tensors(function: Callable[[Tensor], Tensor], x: Tensor) -> bo
         return False
     except comfy.model_management.OOM_EXCEPTION:
         raise
-    except RuntimeError:
+    except RuntimeError as error:
         try:
             with torch.autograd.graph.allow_mutation_on_saved_tensors():
                 differentiate()
-        except RuntimeError as error:
-            raise _no_gradient(error) from error
+        except comfy.model_management.OOM_EXCEPTION:
+            raise
+        except (RuntimeError, TypeError) as second:
+            # Tensor classes of loader packs may not run under the guard; the first error is the cause.
+            raise _no_gradient(error) from second
         return True
 
 
@@ -173,7 +190,7 @@ def check_gradient(name: str, function: Callable[[Tensor], Tensor], x: Tensor, l
     if not abs(measured - slope) <= _PROBE_TOLERANCE * max(abs(measured), slope):
         raise InputError(
             f"the gradient of this {name} is wrong in this ComfyUI ({slope.item():.4g}, finite difference "
-            f"{measured.item():.4g}): load it unquantised (fp16 or bf16), and without torch.compile"
+            f"{measured.item():.4g}): {_REMEDY}"
         )
 
 
@@ -182,7 +199,5 @@ def _no_gradient(error: RuntimeError) -> InputError:
         raise error
     reason = " ".join(str(error).split())[:200]
     return InputError(
-        f"this model cannot be differentiated in this ComfyUI ({reason}): VIPaint needs its gradients. Load it "
-        "unquantised (fp16 or bf16; no GGUF, nvfp4 or fp8 'fast'), without torch.compile and without weight hooks on "
-        "single conditions"
+        f"this model cannot be differentiated in this ComfyUI ({reason}), and this method needs its gradient: {_REMEDY}"
     )
