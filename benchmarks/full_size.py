@@ -32,7 +32,6 @@ from benchmarks.systems import Sampler, VIPaint
 from benchmarks.tasks import Case
 from nodes.host.tiles import Axis, Layout
 from vipaint_ops import (
-    PRESETS,
     DiffusionPrior,
     Evaluations,
     NoiseSchedule,
@@ -48,14 +47,13 @@ SAMPLES, PLAIN_STEPS = 4, 28
 """Pictures of a run, and steps of a plain generation."""
 SCENE = 64
 ON_EMBEDDED: dict[str, VIPaint | Sampler] = {
-    **{f"VIPaint {name}": VIPaint(PRESETS[name].fit, PRESETS[name].refine) for name in ("fast", "balanced", "quality")},
+    **{f"VIPaint {name}": systems.preset(name) for name in ("fast", "balanced", "quality")},
+    "VIPaint, exact gradients": systems.METHODS["VIPaint, exact gradients"],
     "Kalman": systems.METHODS["Kalman"],
     "ReSample": systems.METHODS["ReSample"],
 }
 ON_NORMAL: dict[str, VIPaint | Sampler] = {
-    **{
-        f"VIPaint {name}": VIPaint(PRESETS[name].fit, PRESETS[name].refine) for name in ("published v1", "published v2")
-    },
+    **{f"VIPaint {name}": systems.preset(name) for name in ("published v1", "published v2")},
     **{
         name: method
         for name, method in systems.METHODS.items()

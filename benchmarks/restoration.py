@@ -30,14 +30,13 @@ from benchmarks.tasks import MASK_FIGURES, MASKS, OPERATOR_FIGURES, TASKS, Case,
 from vipaint_ops import Evaluations, FitConfig, InputError, Observation, RefineConfig, load_embedded_prior
 from vipaint_ops.inference.corrections import DPS, PseudoInverse
 
-DEFAULT = FitConfig(bound_every=0)
+DEFAULT = FitConfig()
 METHODS: dict[str, VIPaint | Sampler] = {
     **systems.METHODS,
-    **{f"VIPaint, {n} iterations": VIPaint(replace(DEFAULT, iterations=n)) for n in (25, 100)},
-    "VIPaint, fast": VIPaint(replace(FitConfig.fast(), bound_every=0), RefineConfig(steps=16)),
-    "VIPaint, balanced": VIPaint(replace(FitConfig.fast(), bound_every=0)),
+    **{f"VIPaint, {n} iterations": VIPaint(replace(DEFAULT, iterations=n, bound_every=0)) for n in (25, 50, 100)},
     "VIPaint, 8 components": VIPaint(FitConfig.several(8), RefineConfig(steps=12)),
-    "VIPaint, 0 iterations, 16 steps": VIPaint(replace(FitConfig.fast(), iterations=0), RefineConfig(steps=16)),
+    "VIPaint, 16 steps": VIPaint(DEFAULT, RefineConfig(steps=16)),
+    "VIPaint, 1 attempt": VIPaint(DEFAULT, RefineConfig(attempts=1)),
     **systems.VARIANTS,
     "VIPaint, 1 keypoint": VIPaint(replace(DEFAULT, keypoint_ratios=(8.0,))),
     "VIPaint, 4 keypoints": VIPaint(replace(DEFAULT, keypoint_ratios=(13.0, 11.0, 9.5, 8.0))),

@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vipaint_ops import FitConfig, Observation, RefineConfig, SampleResult, fit_posterior, sample_posterior, samplers
+from vipaint_ops import (
+    PRESETS,
+    FitConfig,
+    Observation,
+    RefineConfig,
+    SampleResult,
+    fit_posterior,
+    sample_posterior,
+    samplers,
+)
 from vipaint_ops.diffusion.prior import DiffusionPrior, Evaluations
 from vipaint_ops.inference.corrections import Kalman
 
@@ -74,9 +83,28 @@ class Sampler:
         return replace(self, config=replace(self.config, steps=steps))
 
 
+def preset(name: str) -> VIPaint:
+    """A preset of the library."""
+    return VIPaint(PRESETS[name].fit, PRESETS[name].refine)
+
+
+EXACT = Kalman(isotropic_below=0.0, spread_iterations=2)
+"""With the denoiser's covariance at every step, for the decoder's own Jacobian."""
 METHODS: dict[str, VIPaint | Sampler] = {
-    "VIPaint": VIPaint(FitConfig(bound_every=0)),
-    "VIPaint, 0 iterations": VIPaint(FitConfig(iterations=0)),
+    "VIPaint": preset("balanced"),
+    "VIPaint, fast": preset("fast"),
+    "VIPaint, quality": preset("quality"),
+    "VIPaint, exact gradients": VIPaint(
+        FitConfig(
+            iterations=50,
+            bound_every=0,
+            start_chains=8,
+            start_steps=8,
+            guidance=EXACT,
+            decoder="exact",
+        ),
+        RefineConfig(guidance=EXACT, attempts=3, decoder="exact"),
+    ),
     "Kalman": Sampler(samplers.kalman, samplers.KalmanConfig()),
     "CoPaint": Sampler(samplers.copaint, samplers.CoPaintConfig()),
     "CoPaint-Fast": Sampler(samplers.copaint, samplers.CoPaintConfig.fast()),
@@ -98,10 +126,14 @@ METHODS: dict[str, VIPaint | Sampler] = {
 }
 """All methods, with their names in the papers."""
 VARIANTS = {
-    f"VIPaint, 0 iterations, {name}": VIPaint(FitConfig(iterations=0), RefineConfig(guidance=settings))
+    f"VIPaint, {name}": VIPaint(FitConfig(), RefineConfig(guidance=settings))
     for name, settings in (
-        ("12 solver iterations", Kalman(solver_iterations=12)),
+        ("12 solver iterations", Kalman(linear_iterations=12)),
+        ("linear decoder only", Kalman(exact_below=0.0)),
+        ("denoiser's covariance everywhere", Kalman(isotropic_below=0.0)),
+        ("1 solver iteration", Kalman(linear_iterations=1)),
+        ("2 spread iterations", Kalman(spread_iterations=2)),
         *((f"spread_eta {eta}", Kalman(spread_eta=eta)) for eta in (1.0, 1.3, 1.7)),
     )
 }
-"""Refinement with other Kalman settings, without a fit: controls of the defaults."""
+"""Refinement with other Kalman settings: controls of the defaults."""

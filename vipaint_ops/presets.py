@@ -28,14 +28,14 @@ PRESETS: dict[str, Preset] = {
     "balanced": Preset(FitConfig(), RefineConfig(), "for most pictures", (0.0, 0.0)),
     "fast": Preset(
         FitConfig(guidance=_FORWARD),
-        RefineConfig(guidance=_FORWARD, steps=24),
+        RefineConfig(guidance=_FORWARD, attempts=1),
         "without gradients, also for quantised and compiled models",
         (0.0, 0.0),
     ),
     "quality": Preset(
-        FitConfig(guidance=Kalman(spread_iterations=2)),
-        RefineConfig(guidance=Kalman(spread_iterations=2, exact_below=0.1), steps=40),
-        "more steps and a better covariance",
+        FitConfig(guidance=Kalman()),
+        RefineConfig(guidance=Kalman(linear_iterations=3, exact_below=0.1), steps=40),
+        "more steps and solver iterations",
         (0.0, 0.0),
     ),
     "published v1": Preset(

@@ -282,7 +282,7 @@ class KalmanSampler(MethodNode):
             ),
             io.Int.Input(
                 "spread_iterations",
-                default=1,
+                default=2,
                 min=0,
                 max=50,
                 tooltip="Backward passes per step to draw the posterior variance. 0 = off: samples are too similar.",

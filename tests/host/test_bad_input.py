@@ -127,7 +127,7 @@ def test_fit_settings_out_of_range(client, picture, name, value):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("num_samples", 0), ("steps", -1), ("batch_size", 0), ("guidance", "none"), ("particles", 0)]
+    ("name", "value"), [("num_samples", 0), ("steps", -1), ("batch_size", -1), ("guidance", "none"), ("particles", 0)]
 )
 def test_sample_settings_out_of_range(client, picture, name, value):
     graph = Graph()

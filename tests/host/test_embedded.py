@@ -3,8 +3,8 @@
 ComfyUI forgets what the latest prompt did not use, so tests that share a fit stand together, first.
 """
 
-import re
 import itertools
+import re
 
 import numpy as np
 import pytest

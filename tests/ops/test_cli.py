@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from tests.ops.conftest import SmallFit, scene, tiny_networks
+from vipaint_ops import PRESETS, FitConfig, RefineConfig
 from vipaint_ops.cli import commands as cli_commands
 from vipaint_ops.cli.main import build_parser, main
 from vipaint_ops.evaluation.metrics import psnr
@@ -27,7 +28,8 @@ OUTPUTS = {"sheet.png", "fit.png", "keypoints.png", "posterior.safetensors", "me
 @pytest.fixture(scope="module", autouse=True)
 def small_fits():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli_commands, "FitConfig", SmallFit)
+        small = PRESETS["balanced"]._replace(fit=SmallFit())
+        patch.setattr(cli_commands, "PRESETS", PRESETS | {"balanced": small})
         yield
 
 
@@ -171,7 +173,8 @@ def test_options_reach_the_configurations():
     assert (fit_config.keypoints, fit_config.checkpointing) == ((0.6, 0.4), True)
     assert (refine_config.steps, refine_config.guidance) == (7, DPS())
     options = build_parser().parse_args([*required, "--preset", "published-v1"])
-    assert cli_commands._fit_config(options) == SmallFit.published_v1()
+    assert cli_commands._fit_config(options) == FitConfig.published_v1()
+    assert cli_commands._refine_config(options) == RefineConfig.published_v1()
 
 
 @pytest.mark.parametrize("command", [[], ["demo"], ["inpaint"], ["fit"], ["sample"]])

@@ -16,7 +16,7 @@ from vipaint_ops.priors.analytic import GaussianMixturePrior
 DOUBLE = torch.float64
 VP, FLOW = NoiseSchedule.scaled_linear(0.0015, 0.0195), NoiseSchedule.rectified_flow()
 SHAPE, SIZE = (2, 2, 3), 12
-EXACT = Kalman(solver_iterations=SIZE, spread_iterations=SIZE, spread_above=0.0)
+EXACT = Kalman(isotropic_below=0.0, solver_iterations=SIZE, spread_iterations=SIZE, spread_above=0.0)
 STILL = dataclasses.replace(EXACT, spread_iterations=0)
 
 both_schedules = pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
@@ -107,7 +107,7 @@ def test_kalman_draws_have_the_exact_conditional_moments(schedule, kind):
 @both_schedules
 @pytest.mark.parametrize(
     ("correction", "tolerance"),
-    [(PseudoInverse(), 1e-12), (Kalman(solver_iterations=2, spread_iterations=0), 1e-6)],
+    [(PseudoInverse(), 1e-12), (Kalman(isotropic_below=0.0, solver_iterations=2, spread_iterations=0), 1e-6)],
 )
 def test_pseudo_inverse_and_kalman_are_exact_when_the_covariance_is_isotropic(schedule, correction, tolerance):
     """One variance for every latent is then no approximation; S has two eigenvalues, so Kalman needs two iterations."""
@@ -252,7 +252,7 @@ def test_without_a_draw_only_what_is_left_unexplained_costs_more():
 
     def update(z, size):
         prior = CountedPrior(gaussian())
-        kalman = Kalman(solver_iterations=size, spread_iterations=0)
+        kalman = Kalman(isotropic_below=0.0, solver_iterations=size, spread_iterations=0)
         made = kalman(prior, still, z, ReverseStep(0.4, VP.level(0.4), CLEAN), streams(len(z))).z0
         return made, prior.evaluations.denoiser
 
@@ -269,7 +269,7 @@ def test_a_move_is_lengthened_by_the_bounded_excess_of_its_residual():
     prior, z = gaussian(), draw(3, *SHAPE, seed=6)
 
     def update(observation, bound):
-        kalman = Kalman(solver_iterations=2, spread_above=0.0, catch_up=CatchUp(most=bound))
+        kalman = Kalman(isotropic_below=0.0, solver_iterations=2, spread_above=0.0, catch_up=CatchUp(most=bound))
         return corrected(kalman, prior, observation, z).z0
 
     near = observe("hole")
@@ -324,7 +324,10 @@ def test_clean_variance_is_that_of_independent_latents(schedule):
 
 def test_kalman_costs_one_forward_and_a_backward_an_iteration():
     prior, rows = CountedPrior(gaussian()), 3
-    kalman, step = Kalman(solver_iterations=5, spread_iterations=2), ReverseStep(0.4, VP.level(0.4), CLEAN)
+    kalman, step = (
+        Kalman(isotropic_below=0.0, solver_iterations=5, spread_iterations=2),
+        ReverseStep(0.4, VP.level(0.4), CLEAN),
+    )
     kalman(prior, observe("hole"), draw(rows, *SHAPE, seed=6), step, streams(rows))
     assert prior.evaluations.denoiser_forward == rows
     assert prior.evaluations.denoiser_backward == (5 + 2) * rows

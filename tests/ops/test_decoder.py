@@ -69,7 +69,7 @@ def test_a_linear_decoder_is_found_and_a_scrambled_one_is_refused():
 @pytest.mark.parametrize("covariance", ["tweedie", "isotropic"])
 def test_a_linear_decoder_needs_no_gradient_of_the_decoder(covariance):
     """With the isotropic covariance, exact here, none of the denoiser either; known pixels are met."""
-    guidance = Kalman(covariance=covariance)
+    guidance = Kalman(covariance=covariance, exact_below=0.0)
     posterior = fit_posterior(
         Prior(),
         observe(),

@@ -69,7 +69,9 @@ def test_an_uncertain_prediction_trusts_every_measurement_more():
     assert (certain[1:] < certain[:-1]).all()
 
 
-@pytest.mark.parametrize("correction", [DPS(), Kalman(spread_iterations=0, solver_iterations=4)], ids=["dps", "kalman"])
+@pytest.mark.parametrize(
+    "correction", [DPS(), Kalman(isotropic_below=0.0, spread_iterations=0, solver_iterations=4)], ids=["dps", "kalman"]
+)
 def test_a_correction_equals_the_gaussian_one_of_whitened_measurements(correction):
     """Rows of y and A times sqrt(w) have Gaussian noise of noise_std."""
     prior, z, t = gaussian(kind=BentPrior), draw(1, 2, 2, 3, seed=6), 0.3

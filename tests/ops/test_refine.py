@@ -26,9 +26,12 @@ def sample(prior, count: int, config: RefineConfig = SHORT, seed: int = 0, poste
 
 
 @pytest.mark.parametrize(("schedule", "mask"), [(VP, "half"), (FLOW, "box")], ids=["vp-half", "flow-box"])
-def test_samples_reach_the_exact_posterior_and_the_fit_helps(schedule, mask):
-    """Over what is hidden: means within 0.1 posterior deviations (0.05 of it sampling noise), spreads without bias."""
-    prior, count, errors = power_law_prior(schedule, side=8), 400, []
+def test_samples_reach_the_exact_posterior_with_and_without_iterations(schedule, mask):
+    """Over what is hidden: means within 0.1 posterior deviations (0.05 of it sampling noise), spreads without bias.
+
+    The chain starts so noisy that 50 iterations change the error by less than its sampling noise.
+    """
+    prior, count = power_law_prior(schedule, side=8), 400
     for seed in range(3):
         observation, exact = inpainting_problem(prior, mask, 0.05, seeded(seed))
         mean, covariance = exact.moments()
@@ -41,12 +44,9 @@ def test_samples_reach_the_exact_posterior_and_the_fit_helps(schedule, mask):
                 prior, observation, posterior, count, RefineConfig(batch_size=count), generator=seeded(100 + seed)
             )
             x = result.latents.flatten(1)
-            errors.append(((x.mean(0) - mean) / deviation)[hidden].square().mean().sqrt())
+            assert ((x.mean(0) - mean) / deviation)[hidden].square().mean().sqrt() < 0.1
             assert (x.std(0) / deviation)[hidden].log().mean().abs() < 0.06
-            assert result.evaluations.denoiser <= 160 * count
-    fitted, control = torch.stack(errors).view(3, 2).T
-    assert (fitted < 0.1).all()
-    assert fitted.mean() < control.mean()
+            assert result.evaluations.denoiser <= 100 * count
 
 
 @every_guidance
@@ -99,13 +99,14 @@ def test_without_noise_the_chain_is_a_function_of_its_start():
 @pytest.mark.parametrize("steps", [1, 4])
 def test_the_cost_is_that_of_the_steps(steps):
     """Two products more for a spread, at the noise levels that have one."""
-    prior, settings, count = gaussian(), Kalman(solver_iterations=3, spread_iterations=2), 5
+    prior, settings, count = gaussian(), Kalman(isotropic_below=0.0), 5
     times = time_grid(prior.schedule, 0.5, end_time(prior.schedule, prior.data_std), steps)
     spread = sum(t > prior.schedule.time_at_ratio(settings.spread_above * prior.data_std) for t in times)
     result = sample(prior, count, RefineConfig(steps=steps, guidance=settings))
     walk = len(unfitted(prior).times) - 1
     assert result.evaluations.denoiser_forward == count * (walk + steps)
-    assert result.evaluations.denoiser_backward == count * (3 * steps + 2 * spread)
+    products = settings.solver_iterations * steps + settings.spread_iterations * spread
+    assert result.evaluations.denoiser_backward == count * products
 
 
 def test_progress_runs_over_all_batches():

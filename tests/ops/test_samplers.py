@@ -78,8 +78,9 @@ def test_kalman_samples_a_gaussian_posterior_exactly(schedule, kind):
     prior, observation, count = prior_of(schedule), observe(), 500
     if kind == "matrix":
         observation = Observation(draw(1, 5, seed=5), operators.Linear(draw(5, SIZE, seed=6), SHAPE), 0.3)
-    settings = Kalman(solver_iterations=SIZE, spread_iterations=SIZE, spread_above=0.0)
-    result = sample("kalman", prior, count, observation=observation, steps=12, batch_size=count, correction=settings)
+    settings = Kalman(isotropic_below=0.0, solver_iterations=SIZE, spread_iterations=SIZE, spread_above=0.0)
+    options = {"steps": 12, "batch_size": count, "decoder": "exact"}
+    result = sample("kalman", prior, count, observation=observation, correction=settings, **options)
     mean, covariance = prior.posterior(observation).moments()
     deviation = result.latents.flatten(1) - mean
     assert (deviation.mean(0).abs() < 5 * (covariance.diagonal() / count).sqrt()).all()

@@ -36,7 +36,7 @@ from vipaint_ops.samplers import (
 
 SHAPE, COUNT, NOISE_STD = (1, 4, 4), 80, 0.3
 MASK = (torch.arange(16).view(4, 4) % 4 < 2).to(DOUBLE)
-FULL_RANK = Kalman(solver_iterations=16, spread_iterations=16, spread_above=0.0)
+FULL_RANK = Kalman(isotropic_below=0.0, solver_iterations=16, spread_iterations=16, spread_above=0.0)
 FINE = tuple(time_grid(VP, start_time(VP, 1.0), end_time(VP, 1.0), 60))
 METHODS = {
     "kalman": (samplers.kalman, KalmanConfig(steps=10, correction=FULL_RANK, batch_size=COUNT)),

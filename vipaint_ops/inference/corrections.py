@@ -164,7 +164,7 @@ class Kalman(Settings):
     solver_iterations: int = number(3, 1)
     unexplained: float = number(0.05, 0)
     linear_iterations: int = number(2, 1)
-    spread_iterations: int = number(1, 0)
+    spread_iterations: int = number(2, 0)
     spread_above: float = number(0.5, 0)
     spread_eta: float = number(1.5, 1)
     most_fresh: float = number(0.91, 0, 1)
@@ -191,7 +191,9 @@ class Kalman(Settings):
         return frozenset(name for name, is_needed in needed.items() if is_needed)
 
     def _dimension(self, model: Linearised) -> int:
-        return self.linear_iterations if model.linear else self.solver_iterations
+        # The preconditioner of a linear decoder takes all measurements for equally precise.
+        preconditioned = model.linear and isinstance(model.root, float)
+        return self.linear_iterations if preconditioned else self.solver_iterations
 
     def _mean_move(self, model: Linearised) -> Tensor:
         """C J^T S^-1 (y - A D(zh)); the Krylov space of an exact J doubles where much of the residual is outside it."""

@@ -114,21 +114,24 @@ class Linearised:
     def forward(self, v: Tensor) -> Tensor:
         """J v: of the linear decoder, or a finite difference."""
         if self._linear is not None:
-            return self._seen(self._linear.product(v))
+            return self.root * self._seen(self._linear.product(v))
         length = self.step * self.variance**0.5 / column((v**2).flatten(1).mean(1).sqrt().clamp(min=1e-30), v)
         with torch.no_grad():
             moved = self.root * self._observation.residual(self._prior.decode(self.z0 + length * v))
         return (self.residual - moved) / column(length.flatten(), moved)
 
     def precondition(self, u: Tensor) -> Tensor:
-        """(r^2 A L L^T A^T + N)^-1 u by conjugate gradients, L the linear decoder; ``u`` itself without one."""
+        """(r^2 A L L^T A^T + N)^-1 u by conjugate gradients, L the linear decoder; ``u`` itself without one.
+
+        Rows are not weighed here: with r^2 I for C, every outlier would be explained.
+        """
         if self._linear is None:
             return u
         linear = self._linear
 
         def product(x: Tensor) -> Tensor:
             latent = linear.adjoint(self._adjoint(x), self.z0)
-            return self.variance * self._seen(linear.product(latent)) + self.noise_times(x)
+            return self.variance * self._seen(linear.product(latent)) + self._noise_times(x, 1.0)
 
         return conjugate_gradients(product, u)
 
@@ -137,19 +140,22 @@ class Linearised:
 
         E is correlated within the block of a cell: L alone would take the average over a block for precise.
         """
+        return self._noise_times(u, self.root)
+
+    def _noise_times(self, u: Tensor, root: Tensor | float) -> Tensor:
         own = self._observation.noise_std**2 * u
         if self._linear is None:
             return own
-        return own + self.variance * self._seen(self._linear.error_times(self._adjoint(u)))
+        return own + self.variance * root * self._seen(self._linear.error_times(self._adjoint(root * u)))
 
     def _adjoint(self, u: Tensor) -> Tensor:
         """A^T of measurements."""
-        return self._observation.operator.adjoint(torch.where(self._observation.observed, self.root * u, 0.0))
+        return self._observation.operator.adjoint(torch.where(self._observation.observed, u, 0.0))
 
     def _seen(self, picture: Tensor) -> Tensor:
         """A of a change of the picture, where there are measurements."""
         seen = self._observation.operator(picture)
-        return self.root * torch.where(self._observation.observed, seen, 0.0)
+        return torch.where(self._observation.observed, seen, 0.0)
 
     def draw(self, noise: Tensor, iterations: int) -> Tensor:
         """C^(1/2) ``noise`` by Lanczos with full orthogonalisation (Chow & Saad 2014, section 3).

@@ -58,7 +58,7 @@ class FitConfig(Settings):
     rate_decay: float = number(1.0, 0, 1, open=True)
     start_chains: int = number(4, 2)
     start_steps: int = number(6, 1)
-    guidance: Kalman = field(default_factory=lambda: Kalman(linear_iterations=1))
+    guidance: Kalman = field(default_factory=lambda: Kalman(linear_iterations=1, spread_iterations=1))
     components: int = number(1, 1)
     eta: float = number(1.0, 0, 1, open=True)
     objective: str = "bound"
@@ -166,9 +166,9 @@ class RefineConfig(Settings):
     """
 
     guidance: Correction = field(default_factory=Kalman)
-    steps: int = number(28, 1)
+    steps: int = number(24, 1)
     eta: float = number(1.0, 0, 1)
-    attempts: int = number(1, 1)
+    attempts: int = number(3, 1)
     batch_size: int = number(8, 1)
     particles: int = number(1, 1)
     chain: str = "guided"
