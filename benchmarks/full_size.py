@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import astuple
@@ -42,9 +43,12 @@ from vipaint_ops import (
     sample_posterior,
 )
 from vipaint_ops.images.masks import half_plane
+from vipaint_ops.inference.decoder import fitted_pictures
 
 SAMPLES, PLAIN_STEPS = 4, 28
 """Pictures of a run, and steps of a plain generation."""
+FULL_CELLS = 64 * 64
+"""Cells of the smallest latent; larger ones need as few pictures for a linear decoder."""
 SCENE = 64
 ON_EMBEDDED: dict[str, VIPaint | Sampler] = {
     **{f"VIPaint {name}": systems.preset(name) for name in ("fast", "balanced", "quality")},
@@ -100,13 +104,25 @@ PLAIN = Rows(Evaluations(), Evaluations(denoiser_forward=SAMPLES * PLAIN_STEPS, 
 
 
 def count_rows(method: VIPaint | Sampler, prior: DiffusionPrior, observation: Observation) -> Rows:
-    """Rows that ``method`` takes for :data:`SAMPLES` samples."""
-    generator = torch.Generator().manual_seed(0)
+    """Rows that ``method`` takes for :data:`SAMPLES` samples of a full-size picture."""
+    generator, cells = torch.Generator().manual_seed(0), math.prod(prior.latent_shape[-2:])
     if isinstance(method, Sampler):
-        return Rows(Evaluations(), method(prior, observation, SAMPLES, generator)[1])
+        spent = method(prior, observation, SAMPLES, generator)[1]
+        return Rows(Evaluations(), at_full_size(spent, method.config.decoder, cells))
     posterior = fit_posterior(prior, observation, method.fit, generator=generator)
     drawn = sample_posterior(prior, observation, posterior, SAMPLES, method.refine, generator=generator)
-    return Rows(posterior.evaluations, drawn.evaluations)
+    return Rows(
+        at_full_size(posterior.evaluations, method.fit.decoder, cells),
+        at_full_size(drawn.evaluations, method.refine.decoder, cells),
+    )
+
+
+def at_full_size(rows: Evaluations, decoder: str, cells: int) -> Evaluations:
+    """Rows counted on latents of ``cells`` cells, with the pictures of a linear decoder that a full-size one takes."""
+    if decoder == "exact":
+        return rows
+    surplus = sum(fitted_pictures(cells)) - sum(fitted_pictures(FULL_CELLS))
+    return rows + Evaluations(decoder_forward=-2 * surplus, encoder_forward=-surplus)
 
 
 def hole(name: str) -> tuple[DiffusionPrior, Observation]:

@@ -14,8 +14,8 @@ from ..vipaint_ops.vipaint import FitConfig, RefineConfig
 FITS = {name: preset.fit for name, preset in PRESETS.items()} | {"several": FitConfig.several()}
 GUIDANCE = {
     "kalman": PRESETS["balanced"].refine,
-    "pseudo-inverse": RefineConfig(guidance=PseudoInverse()),
-    "dps": RefineConfig(guidance=DPS(), steps=100),
+    "pseudo-inverse": RefineConfig(guidance=PseudoInverse(), steps=28, decoder="exact"),
+    "dps": RefineConfig(guidance=DPS(), steps=100, decoder="exact"),
     "published v1": PRESETS["published v1"].refine,
     "published v2": PRESETS["published v2"].refine,
     "kalman, forward only": PRESETS["fast"].refine,

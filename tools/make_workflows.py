@@ -91,8 +91,8 @@ def sd35_inpaint(flow: Workflow) -> None:
     _read_me(
         flow,
         "Stable Diffusion 3.5",
-        "Image size: about 1024 pixels per side. Use diffusion weights in fp16 or bf16: quantised kernels (GGUF, "
-        "nvfp4, fp8 *fast*) have no gradients. In this file only a text encoder is fp8.",
+        "Image size: about 1024 pixels per side. Quantised weights work too; if the "
+        "gradient of a model is missing, use the *preset* fast.",
     )
     flow.group("Model, image, prompt")
     name = "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"

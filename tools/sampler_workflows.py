@@ -139,8 +139,8 @@ def sd15_copaint_inpaint(flow: Workflow) -> None:
         "the mask.\n"
         "2. Describe the **whole** image in the prompt.\n"
         "3. Press **Run**.\n\n"
-        "To save memory: *batch_size* 1 and *checkpointing* on. For models without gradients (GGUF, fp8 *fast*), "
-        "replace *CoPaint Sampler* by *RePaint Sampler*."
+        "To save memory: *batch_size* 1 and *checkpointing* on. For models without gradients, replace *CoPaint "
+        "Sampler* by *DInG Sampler*."
     )
     flow.group("Model, image, prompt")
     model, vae, picture, positive, negative = prompted(flow, sd15(flow))

@@ -17,7 +17,7 @@ GGUF_PACK = "ComfyUI-GGUF"
 DEFECTS = {"out of memory": ["VIPaintDInGSampler", "VIPaintDDNMSampler"], None: ["VIPaintKalmanSampler"]}
 """Samplers by the defect of the model; out of memory is raised if a gradient is requested."""
 SETTINGS = {"VIPaintKalmanSampler": {"solver_iterations": 16}}
-PRESETS = {"fast": None}
+PRESETS = {"fast": "out of memory", "balanced": None}
 """Presets of the all-in-one nodes, and the defect of the model."""
 TEXT = {"width": 64, "pooled": 32, "attention_mask": False}
 

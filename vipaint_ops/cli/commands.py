@@ -137,6 +137,8 @@ def _refine_config(options: argparse.Namespace) -> RefineConfig:
     given = _given(options, "steps")
     if options.guidance is not None:
         given |= {"guidance": CORRECTIONS[options.guidance], "chain": "guided"}
+        if options.guidance != "kalman":
+            given["decoder"] = "exact"
     given |= {"batch_size": options.batch_size, "particles": options.particles}
     return dataclasses.replace(_preset(options).refine, **given)
 

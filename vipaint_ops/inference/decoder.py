@@ -101,8 +101,7 @@ def linear_decoder(prior: CountedPrior) -> LinearDecoder | None:
     height, width = prior.latent_shape[-2:]
     if pictures.ndim != 4 or pictures.shape[-2] * width != pictures.shape[-1] * height or pictures.shape[-1] % width:
         return None
-    count = math.ceil(_CELLS / (height * width))
-    held = math.ceil(count / 8)
+    count, held = fitted_pictures(height * width)
     z0 = prior.encode(_natural(held + count, pictures))
     noise = torch.randn(z0.shape, generator=torch.Generator().manual_seed(1)).to(z0)
     noise *= _NOISE * prior.data_std
@@ -119,6 +118,12 @@ def linear_decoder(prior: CountedPrior) -> LinearDecoder | None:
     if not explained >= LEAST_EXPLAINED:
         return None
     return LinearDecoder(fitted.weight, fitted.factor, gain, error, explained)
+
+
+def fitted_pictures(cells: int) -> tuple[int, int]:
+    """The number of pictures of so many latent cells that a map is fitted on, and of those held out."""
+    count = math.ceil(_CELLS / cells)
+    return count, math.ceil(count / 8)
 
 
 def _natural(count: int, like: Tensor) -> Tensor:
