@@ -28,7 +28,7 @@ from vipaint_ops.inference.decoder import LinearDecoder, linear_decoder
 
 CHANNELS, FACTOR = 32, 8
 STEPS = (0.1, 0.3, 1.0)
-"""Standard deviations of the latent's changes, in those of the latent."""
+"""Standard deviations of the noise, in those of the latent."""
 
 
 class Autoencoder:
@@ -67,16 +67,23 @@ def explained(of: Tensor, rest: Tensor) -> float:
     return 1 - (rest.var((2, 3)).sum() / of.var((2, 3)).sum()).item()
 
 
-@torch.no_grad()
-def figures(prior: Autoencoder, linear: LinearDecoder, photograph: Tensor) -> dict[str, float]:
-    """The explained shares of a photograph and of changes around it."""
-    z0 = prior.encode(photograph)
-    whole = prior.decode(z0)
+def figures(prior: Autoencoder, linear: LinearDecoder, photograph: Tensor, other: Tensor) -> dict[str, float]:
+    """The explained shares of a photograph and of changes around it.
+
+    The changes are along J^T of the residual of another photograph, the direction of guidance, and white noise.
+    """
+    latent = prior.encode(photograph).requires_grad_()
+    decoded = prior.decode(latent)
+    (gradient,) = torch.autograd.grad(decoded, latent, other - decoded.detach())
+    z0, whole = latent.detach(), decoded.detach()
     found = {"photograph": explained(whole, whole - linear.product(z0))}
-    noise = z0.std() * torch.randn(z0.shape, generator=torch.Generator().manual_seed(0))
-    for step in STEPS:
-        change = prior.decode(z0 + step * noise) - whole
-        found[f"change of {step:g}"] = explained(change, change - linear.product(step * noise))
+    noise = torch.randn(z0.shape, generator=torch.Generator().manual_seed(0))
+    changes = {"J^T r": STEPS[0] * z0.std() * gradient / gradient.std()}
+    changes |= {f"noise {step:g}": step * z0.std() * noise for step in STEPS}
+    for name, change in changes.items():
+        with torch.no_grad():
+            moved = prior.decode(z0 + change) - whole
+        found[name] = explained(moved, moved - linear.product(change))
     return found
 
 
@@ -109,7 +116,8 @@ def main() -> None:
     maps = {"as in a restoration": usual, "of other photographs": bound}
     rows = {}
     for name, linear in maps.items():
-        each = [figures(prior, linear, photograph) for photograph in photographs[:half]]
+        pairs = zip(photographs[:half], photographs[1 : half + 1], strict=True)
+        each = [figures(prior, linear, *pair) for pair in pairs]
         rows[name] = {key: fmean(one[key] for one in each) for key in each[0]}
         rows[name]["adjoint error"] = adjoint_error(linear, prior.latent_shape)
     counts = counted.evaluations
@@ -117,7 +125,8 @@ def main() -> None:
         "# The linear decoder on a real autoencoder",
         "",
         f"TAEF2 (32 channels, 8 x 8 pixels a cell), {half} photographs of {photographs[0].shape[-1]} pixels: share of "
-        "the variance of the decoded picture, and of its changes for noise in the latent, that the map explains "
+        "the variance of the decoded picture, and of its changes, that the map explains. The changes are along J^T r, "
+        "0.1 standard deviations of the latent long, and white noise in the latent "
         f"(`benchmarks/linear_decoder.py`). The map of a restoration took {counts.encoder_forward} rows of the encoder "
         f"and {counts.decoder_forward} of the decoder; it reports {usual.explained:.3f}.",
         "",
