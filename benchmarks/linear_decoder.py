@@ -13,6 +13,7 @@ import argparse
 import importlib
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -116,8 +117,7 @@ def main() -> None:
     maps = {"as in a restoration": usual, "of other photographs": bound}
     rows = {}
     for name, linear in maps.items():
-        pairs = zip(photographs[:half], photographs[1 : half + 1], strict=True)
-        each = [figures(prior, linear, *pair) for pair in pairs]
+        each = [figures(prior, linear, *pair) for pair in pairwise(photographs[: half + 1])]
         rows[name] = {key: fmean(one[key] for one in each) for key in each[0]}
         rows[name]["adjoint error"] = adjoint_error(linear, prior.latent_shape)
     counts = counted.evaluations

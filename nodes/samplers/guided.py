@@ -308,7 +308,7 @@ class KalmanSampler(MethodNode):
         return gradients_of(config.correction.differentiates(config.decoder))
 
     @classmethod
-    def plan(cls, batch_size, solver_iterations, covariance, **settings):
+    def plan(cls, batch_size, solver_iterations, covariance="tweedie", **settings):
         if covariance == "isotropic":
             settings["exact_below"] = 0.0  # without any gradient
         correction = Kalman(

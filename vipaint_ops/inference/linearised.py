@@ -239,10 +239,11 @@ class KrylovSpace:
         return torch.linalg.solve(self._normal, self._weighed @ exact(residual).flatten(1)[..., None]).mT
 
 
-def conjugate_gradients(product: Callable[[Tensor], Tensor], u: Tensor, iterations: int = 25) -> Tensor:
+def conjugate_gradients(product: Callable[[Tensor], Tensor], u: Tensor, iterations: int = 12) -> Tensor:
     """The x with ``product(x)`` = ``u`` for a symmetric positive matrix, each row for itself.
 
-    A row stops at a residual of 1e-3 of ``u``, or after ``iterations``.
+    A row stops at a residual of 1e-3 of ``u``, or after ``iterations``: in float32, more of them amplify rounding, and a
+    sample would depend on its batch.
     """
     x, residual, direction = torch.zeros_like(u), u, u
     size = whole = dot(u, u)
