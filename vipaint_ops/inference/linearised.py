@@ -20,6 +20,9 @@ from ..errors import InputError
 from ..measurement.observation import Observation
 
 SOLVER_TOLERANCE = 1e-3
+ISOTROPIC_ITERATIONS, SPACE_ITERATIONS = 25, 12
+"""Iterations of conjugate gradients that give the move itself, and those that only give a direction of the space:
+there, more of them amplify float32 rounding, and a sample would depend on its batch."""
 
 
 def clean_variance(level: Level, data_std: float) -> float:
@@ -133,7 +136,7 @@ class Linearised:
             latent = linear.adjoint(self._adjoint(x), self.z0)
             return self.variance * self._seen(linear.product(latent)) + self._noise_times(x, 1.0)
 
-        return conjugate_gradients(product, u)
+        return conjugate_gradients(product, u, ISOTROPIC_ITERATIONS if self._isotropic else SPACE_ITERATIONS)
 
     def noise_times(self, u: Tensor) -> Tensor:
         """N u: sigma_y^2 u, and r^2 A E A^T u with the covariance E of the error of a linear decoder.
@@ -239,11 +242,10 @@ class KrylovSpace:
         return torch.linalg.solve(self._normal, self._weighed @ exact(residual).flatten(1)[..., None]).mT
 
 
-def conjugate_gradients(product: Callable[[Tensor], Tensor], u: Tensor, iterations: int = 12) -> Tensor:
+def conjugate_gradients(product: Callable[[Tensor], Tensor], u: Tensor, iterations: int) -> Tensor:
     """The x with ``product(x)`` = ``u`` for a symmetric positive matrix, each row for itself.
 
-    A row stops at a residual of 1e-3 of ``u``, or after ``iterations``: in float32, more of them amplify rounding, and a
-    sample would depend on its batch.
+    A row stops at a residual of 1e-3 of ``u``, or after ``iterations``.
     """
     x, residual, direction = torch.zeros_like(u), u, u
     size = whole = dot(u, u)
