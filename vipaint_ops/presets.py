@@ -34,7 +34,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "quality": Preset(
         FitConfig(guidance=Kalman()),
-        RefineConfig(guidance=Kalman(linear_iterations=3, exact_below=0.1), steps=36),
+        RefineConfig(guidance=Kalman(linear_iterations=3, exact_below=0.1), steps=35),
         "more steps and solver iterations",
         (0.0, 0.0),
     ),

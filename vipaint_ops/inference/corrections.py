@@ -165,7 +165,7 @@ class Kalman(Settings):
     unexplained: float = number(0.05, 0)
     linear_iterations: int = number(2, 1)
     spread_iterations: int = number(2, 0)
-    spread_above: float = number(0.8, 0)
+    spread_above: float = number(0.5, 0)
     spread_eta: float = number(1.5, 1)
     most_fresh: float = number(0.91, 0, 1)
     catch_up: CatchUp = field(default_factory=CatchUp)

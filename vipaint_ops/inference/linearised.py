@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..measurement.observation import Observation
 
 SOLVER_TOLERANCE = 1e-3
-ISOTROPIC_ITERATIONS, SPACE_ITERATIONS = 25, 12
+ISOTROPIC_ITERATIONS, SPACE_ITERATIONS = 25, 18
 """Iterations of conjugate gradients that give the move itself, and those that only give a direction of the space:
 there, more of them amplify float32 rounding, and a sample would depend on its batch."""
 

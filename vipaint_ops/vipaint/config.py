@@ -166,7 +166,7 @@ class RefineConfig(Settings):
     """
 
     guidance: Correction = field(default_factory=Kalman)
-    steps: int = number(24, 1)
+    steps: int = number(23, 1)
     eta: float = number(1.0, 0, 1)
     attempts: int = number(3, 1)
     batch_size: int = number(8, 1)
