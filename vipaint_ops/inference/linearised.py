@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..measurement.observation import Observation
 
 SOLVER_TOLERANCE = 1e-3
-ISOTROPIC_ITERATIONS, SPACE_ITERATIONS = 25, 18
+ISOTROPIC_ITERATIONS, SPACE_ITERATIONS = 25, 20
 """Iterations of conjugate gradients that give the move itself, and those that only give a direction of the space:
 there, more of them amplify float32 rounding, and a sample would depend on its batch."""
 
@@ -245,20 +245,23 @@ class KrylovSpace:
 def conjugate_gradients(product: Callable[[Tensor], Tensor], u: Tensor, iterations: int) -> Tensor:
     """The x with ``product(x)`` = ``u`` for a symmetric positive matrix, each row for itself.
 
-    A row stops at a residual of 1e-3 of ``u``, or after ``iterations``.
+    A row stops at a residual of 1e-3 of ``u``, or after ``iterations``. Vectors are kept in float64 where the device
+    has it; products are not.
     """
-    x, residual, direction = torch.zeros_like(u), u, u
-    size = whole = dot(u, u)
+    dtype = u.dtype if u.device.type == "mps" else torch.float64
+    residual = direction = u.to(dtype)
+    x = torch.zeros_like(residual)
+    size = whole = dot(residual, residual)
     for _ in range(iterations):
         running = size > SOLVER_TOLERANCE**2 * whole
         if not running.any():
             break
-        image = product(direction)
+        image = product(direction.to(u.dtype)).to(dtype)
         step = column(torch.where(running, size / dot(direction, image), 0.0), u)
         x, residual = x + step * direction, residual - step * image
         before, size = size, dot(residual, residual)
         direction = residual + column(torch.where(running, size / before, 0.0), u) * direction
-    return x
+    return x.to(u.dtype)
 
 
 def _rows(vectors: list[Tensor]) -> Tensor:
