@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import astuple
@@ -26,120 +25,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks import systems
 from benchmarks.architectures import ARCHITECTURES, DTYPE, Architecture, Network, Row, autoencoder, row, weight_bytes
+from benchmarks.counts import (
+    ON_EMBEDDED,
+    ON_NORMAL,
+    PLAIN,
+    PLAIN_STEPS,
+    SAMPLES,
+    Rows,
+    count_rows,
+    hole,
+    rows_together,
+)
 from benchmarks.report import RESULTS
 from benchmarks.systems import Sampler, VIPaint
-from benchmarks.tasks import Case
 from nodes.host.tiles import Axis, Layout
-from vipaint_ops import (
-    DiffusionPrior,
-    Evaluations,
-    NoiseSchedule,
-    Observation,
-    fit_posterior,
-    load_embedded_prior,
-    operators,
-    sample_posterior,
-)
-from vipaint_ops.images.masks import half_plane
-from vipaint_ops.inference.decoder import fitted_pictures
-
-SAMPLES, PLAIN_STEPS = 4, 28
-"""Pictures of a run, and steps of a plain generation."""
-FULL_CELLS = 64 * 64
-"""Cells of the smallest latent; larger ones need as few pictures for a linear decoder."""
-SCENE = 64
-ON_EMBEDDED: dict[str, VIPaint | Sampler] = {
-    **{f"VIPaint {name}": systems.preset(name) for name in ("fast", "balanced", "quality")},
-    "VIPaint, exact gradients": systems.METHODS["VIPaint, exact gradients"],
-    "Kalman": systems.METHODS["Kalman"],
-    "ReSample": systems.METHODS["ReSample"],
-}
-ON_NORMAL: dict[str, VIPaint | Sampler] = {
-    **{f"VIPaint {name}": systems.preset(name) for name in ("published v1", "published v2")},
-    **{
-        name: method
-        for name, method in systems.METHODS.items()
-        if isinstance(method, Sampler) and name not in ON_EMBEDDED
-    },
-}
-"""Methods whose rows depend on their settings alone. CoPaint also repeats steps that raise its objective, which are not
-in this count."""
-
-
-class StandardNormal:
-    """A prior of N(0, 1) latents in Stable Diffusion's schedule, with identity decoder and encoder."""
-
-    identity, data_std = "standard normal", 1.0
-    device, dtype = torch.device("cpu"), torch.float32
-    latent_shape = (1, 8, 8)
-
-    def __init__(self):
-        self.schedule = NoiseSchedule.scaled_linear(0.00085, 0.012)
-
-    def denoise(self, z: Tensor, t: Tensor) -> Tensor:
-        level = self.schedule.level(t[0].item())
-        return z * (level.alpha / (level.alpha**2 + level.sigma**2))
-
-    def decode(self, z0: Tensor) -> Tensor:
-        return z0
-
-    def encode(self, x: Tensor) -> Tensor:
-        return x
-
-
-class Rows(NamedTuple):
-    """Rows of a run: of its fit, and of all of its samples."""
-
-    fit: Evaluations
-    samples: Evaluations
-
-    @property
-    def total(self) -> Evaluations:
-        return self.fit + self.samples
-
-
-PLAIN = Rows(Evaluations(), Evaluations(denoiser_forward=SAMPLES * PLAIN_STEPS, decoder_forward=SAMPLES))
-
-
-def count_rows(method: VIPaint | Sampler, prior: DiffusionPrior, observation: Observation) -> Rows:
-    """Rows that ``method`` takes for :data:`SAMPLES` samples of a full-size picture."""
-    generator, cells = torch.Generator().manual_seed(0), math.prod(prior.latent_shape[-2:])
-    if isinstance(method, Sampler):
-        spent = method(prior, observation, SAMPLES, generator)[1]
-        return Rows(Evaluations(), at_full_size(spent, method.config.decoder, cells))
-    posterior = fit_posterior(prior, observation, method.fit, generator=generator)
-    drawn = sample_posterior(prior, observation, posterior, SAMPLES, method.refine, generator=generator)
-    return Rows(
-        at_full_size(posterior.evaluations, method.fit.decoder, cells),
-        at_full_size(drawn.evaluations, method.refine.decoder, cells),
-    )
-
-
-def at_full_size(rows: Evaluations, decoder: str, cells: int) -> Evaluations:
-    """Rows counted on latents of ``cells`` cells, with the pictures of a linear decoder that a full-size one takes."""
-    if decoder == "exact":
-        return rows
-    surplus = sum(fitted_pictures(cells)) - sum(fitted_pictures(FULL_CELLS))
-    return rows + Evaluations(decoder_forward=-2 * surplus, encoder_forward=-surplus)
-
-
-def hole(name: str) -> tuple[DiffusionPrior, Observation]:
-    """The prior and the half-hidden picture on which the rows of a method are counted."""
-    if name in ON_EMBEDDED:
-        return load_embedded_prior(), Case("half", SCENE).observation
-    prior, mask = StandardNormal(), half_plane(8, 8, 0.0)
-    picture = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(SCENE))
-    return prior, Observation(mask * picture, operators.Inpainting(mask), 0.02)
-
-
-def rows_together(method: VIPaint | Sampler) -> int:
-    """The largest batch with gradients: chains of the start, walks of the fit, samples."""
-    if isinstance(method, Sampler):
-        return min(SAMPLES, method.config.batch_size)
-    chains = method.fit.start_chains if method.fit.objective == "bound" else 0
-    return max(chains, method.fit.samples, min(SAMPLES, method.refine.batch_size))
+from vipaint_ops import Evaluations
 
 
 class Setting(NamedTuple):

@@ -132,7 +132,7 @@ VARIANTS = {
         ("linear decoder only", Kalman(exact_below=0.0)),
         ("denoiser's covariance everywhere", Kalman(isotropic_below=0.0)),
         ("1 solver iteration", Kalman(linear_iterations=1)),
-        ("2 spread iterations", Kalman(spread_iterations=2)),
+        ("1 spread iteration", Kalman(spread_iterations=1)),
         *((f"spread_eta {eta}", Kalman(spread_eta=eta)) for eta in (1.0, 1.3, 1.7)),
     )
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from comfy_api.v0_0_2 import io
@@ -26,10 +27,6 @@ from .sockets import SEED, ObservationSocket, PosteriorSocket, output
 
 GUIDER_TOOLTIP = "The model with its prompts, from CFGGuider or BasicGuider. LoRAs and ControlNets apply."
 VAE_TOOLTIP = "The VAE of the model."
-DECODER_TOOLTIP = (
-    "Jacobian of the VAE's decoder. linear: a linear map fitted to the decoder, without gradients through it: less "
-    "time and memory. exact: gradients of the decoder."
-)
 CHECKPOINTING_TOOLTIP = (
     "Recompute activations in the backward pass: half the memory, about a third slower. auto = on if memory is short."
 )
@@ -38,6 +35,18 @@ _NOT_FINITE = "the run diverged to NaN or infinite values: raise noise_level, or
 
 
 Config = TypeVar("Config", FitConfig, RefineConfig)
+
+
+def decoder_input(options: Sequence[str], default: str) -> Any:
+    """The choice of the decoder's Jacobian, last in its node: workflows store widgets by position."""
+    return io.Combo.Input(
+        "decoder",
+        options=list(options),
+        default=default,
+        optional=True,
+        tooltip="Jacobian of the VAE's decoder. linear: a linear map fitted to the decoder, without gradients through "
+        "it: less time and memory. exact: gradients of the decoder.",
+    )
 
 
 def _cost(evaluations: Evaluations, seconds: float) -> str:
@@ -151,17 +160,16 @@ class FitPosterior(io.ComfyNode):
                     tooltip="Chains and Monte Carlo samples computed in parallel, fewer if memory is short. Affects "
                     "speed and memory, not the fit. 0 = as many as fit.",
                 ),
-                io.Combo.Input(
-                    "decoder",
-                    options=["preset", *DECODERS],
-                    default="preset",
-                    optional=True,
-                    tooltip=DECODER_TOOLTIP,
-                ),
+                decoder_input(["preset", *DECODERS], "preset"),
             ],
             outputs=[
                 output(PosteriorSocket, "posterior", "For Sample Posterior and Save Posterior."),
-                output(io.Image, "loss_plot", "Terms of the variational bound over the iterations, in nats."),
+                output(
+                    io.Image,
+                    "loss_plot",
+                    "Terms of the variational bound over the iterations, in nats. Without "
+                    "iterations, the keypoint preview.",
+                ),
                 output(io.Image, "keypoint_preview", "Denoised predictions of four draws at each keypoint."),
                 output(io.String, "report", "Cost of the fit, and the weighting of several components."),
             ],
@@ -274,13 +282,7 @@ class SamplePosterior(io.ComfyNode):
                     tooltip="Group size of sequential Monte Carlo, for kalman guidance. 1 = off. Use with at most 16 "
                     "measurements. A group must fit into memory.",
                 ),
-                io.Combo.Input(
-                    "decoder",
-                    options=["preset", *DECODERS],
-                    default="preset",
-                    optional=True,
-                    tooltip=DECODER_TOOLTIP,
-                ),
+                decoder_input(["preset", *DECODERS], "preset"),
             ],
             outputs=[
                 output(io.Latent, "latent", "The samples before decoding."),

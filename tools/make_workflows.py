@@ -36,8 +36,8 @@ def embedded_inpaint(flow: Workflow) -> None:
         "with the embedded prior and draws four samples.\n\n"
         "- **seed** of *Sample Posterior*: new samples of the same fit.\n"
         "- **hole** of *Demo Scene*: another mask.\n"
-        "- The curves show the fit. The keypoint preview shows denoised predictions of four draws at each noise "
-        "level.\n\n"
+        "- The curves show a fit with *iterations* above 0. The keypoint preview shows denoised predictions of four "
+        "draws at each noise level.\n\n"
         "The embedded prior supports only such scenes. For photographs, use a Stable Diffusion workflow."
     )
     given = embedded_scene(flow)

@@ -15,7 +15,7 @@ from ...vipaint_ops.samplers.known import pixels_only
 from ..host.prior import CHECKPOINTING, Gradients, pad_to_model
 from ..host.sampler import HostSampler, Method
 from ..host.vae import HostVAE
-from ..posterior import CHECKPOINTING_TOOLTIP, DECODER_TOOLTIP, VAE_TOOLTIP
+from ..posterior import CHECKPOINTING_TOOLTIP, VAE_TOOLTIP, decoder_input
 from ..presets import check_choice
 from ..sockets import ObservationSocket, output
 
@@ -48,14 +48,10 @@ class MethodNode(io.ComfyNode):
 
     @classmethod
     def later_widgets(cls) -> list[Any]:
-        """Widgets that were added later: workflows store widgets by position."""
+        """Widgets that come last."""
         if Gradients.VAE not in cls.gradients:
             return []
-        return [
-            io.Combo.Input(
-                "decoder", options=list(DECODERS), default=cls.decoder, optional=True, tooltip=DECODER_TOOLTIP
-            )
-        ]
+        return [decoder_input(DECODERS, cls.decoder)]
 
     @classmethod
     def plan(cls, **settings: Any) -> tuple[Method, SamplerConfig]:

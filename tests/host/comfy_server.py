@@ -14,6 +14,8 @@ from urllib.request import urlopen
 
 ROOT = Path(__file__).parents[2]
 TEST_PACK = Path(__file__).parent / "test_pack"
+GGUF_PACK = "ComfyUI-GGUF"
+"""The pack that loads GGUF, in the folder custom_nodes."""
 HOW_TO_ENABLE = "no ComfyUI found: set COMFYUI_PATH to its folder (and COMFYUI_PYTHON to its Python) to run these tests"
 START_TIMEOUT = 300.0
 

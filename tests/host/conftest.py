@@ -4,21 +4,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.host import tiny_checkpoints
+from tests.host import quantised_checkpoints, tiny_checkpoints
 from tests.host.comfy_client import ComfyClient
-from tests.host.comfy_server import HOW_TO_ENABLE, ROOT, ComfyServer, find_comfyui
+from tests.host.comfy_server import GGUF_PACK, HOW_TO_ENABLE, ROOT, ComfyServer, find_comfyui
 
 _LOG_START, _LOG_SHOWN = pytest.StashKey(), 8000
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """A running ComfyUI with the pack, the test nodes and the tiny checkpoints."""
+    """A running ComfyUI with the pack, the test nodes, the tiny checkpoints, and the GGUF loader if it is installed."""
     comfyui = find_comfyui()
     if comfyui is None:
         pytest.skip(HOW_TO_ENABLE)
     server = ComfyServer(comfyui, tmp_path_factory.mktemp("comfyui"))
+    loader = comfyui / "custom_nodes" / GGUF_PACK
+    if loader.is_dir():
+        (server.base / "custom_nodes" / GGUF_PACK).symlink_to(loader)
     tiny_checkpoints.write_all(server.base / "models")
+    quantised_checkpoints.write_all(server.base / "models")
     server.start()
     yield server
     server.stop()

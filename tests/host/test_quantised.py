@@ -6,45 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from tests.host import quantised_checkpoints, tiny_checkpoints
-from tests.host.comfy_client import ComfyClient, Graph, HostError, Link
-from tests.host.comfy_server import HOW_TO_ENABLE, ComfyServer, find_comfyui
+from tests.host import quantised_checkpoints
+from tests.host.comfy_client import Graph, HostError, Link
+from tests.host.comfy_server import GGUF_PACK, find_comfyui
 from tests.host.graphs import INPAINT, Tiny, guider, right_half, with_hole
 from tests.host.test_gradients import gradients, vae_for
 from tests.host.test_samplers import Sampling
 
-GGUF_PACK = "ComfyUI-GGUF"
 DEFECTS = {"out of memory": ["VIPaintDInGSampler", "VIPaintDDNMSampler"], None: ["VIPaintKalmanSampler"]}
 """Samplers by the defect of the model; out of memory is raised if a gradient is requested."""
 SETTINGS = {"VIPaintKalmanSampler": {"solver_iterations": 16}}
 PRESETS = {"fast": "out of memory", "balanced": None}
 """Presets of the all-in-one nodes, and the defect of the model."""
 TEXT = {"width": 64, "pooled": 32, "attention_mask": False}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A ComfyUI of these tests, with the pack that loads GGUF if it is installed."""
-    comfyui = find_comfyui()
-    if comfyui is None:
-        pytest.skip(HOW_TO_ENABLE)
-    server = ComfyServer(comfyui, tmp_path_factory.mktemp("quantised"))
-    pack = comfyui / "custom_nodes" / GGUF_PACK
-    if pack.is_dir():
-        (server.base / "custom_nodes" / GGUF_PACK).symlink_to(pack)
-    tiny_checkpoints.write_all(server.base / "models")
-    quantised_checkpoints.write_all(server.base / "models")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    """A user of that ComfyUI."""
-    client = ComfyClient(server.url, server.base)
-    yield client
-    client.close()
 
 
 @pytest.fixture(params=quantised_checkpoints.FORMATS)

@@ -324,10 +324,8 @@ def test_clean_variance_is_that_of_independent_latents(schedule):
 
 def test_kalman_costs_one_forward_and_a_backward_an_iteration():
     prior, rows = CountedPrior(gaussian()), 3
-    kalman, step = (
-        Kalman(isotropic_below=0.0, solver_iterations=5, spread_iterations=2),
-        ReverseStep(0.4, VP.level(0.4), CLEAN),
-    )
+    kalman = Kalman(isotropic_below=0.0, solver_iterations=5, spread_iterations=2)
+    step = ReverseStep(0.4, VP.level(0.4), CLEAN)
     kalman(prior, observe("hole"), draw(rows, *SHAPE, seed=6), step, streams(rows))
     assert prior.evaluations.denoiser_forward == rows
     assert prior.evaluations.denoiser_backward == (5 + 2) * rows

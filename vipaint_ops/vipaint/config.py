@@ -98,7 +98,7 @@ class FitConfig(Settings):
         No optimisation: iterations gain nothing (docs/results.md). Use with at most 16 measurements, when several
         answers fit.
         """
-        return cls(components=components, keypoint_ratios=(0.4,), iterations=0, start_steps=30)
+        return cls(components=components, keypoint_ratios=(0.4,), start_steps=30)
 
     @classmethod
     def published_v1(cls) -> FitConfig:
