@@ -111,6 +111,7 @@ class HostPrior:
         self.latent_shape = latent_shape
         self.device = guider.model_patcher.load_device
         self.identity = f"{fingerprint(guider.model_patcher)} {fingerprint(vae.patcher)}"
+        self.decoder_gradient = Gradients.VAE in settings.gradients
         self.rows = settings.rows
         self.reached = "in the first pass of the model"
         self._prediction: Tensor | None = None
@@ -126,13 +127,7 @@ class HostPrior:
         return prediction
 
     def decode(self, z0: Tensor) -> Tensor:
-        """Latent to image in [-1, 1], unclamped.
-
-        Raises:
-            InputError: a gradient is needed, and this run has none of the VAE.
-        """
-        if torch.is_grad_enabled() and z0.requires_grad and Gradients.VAE not in self._settings.gradients:
-            raise InputError("no linear map explains this VAE well enough: set decoder to exact")
+        """Latent to image in [-1, 1], unclamped."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         return self._run(Gradients.VAE, lambda: self._vae.decode(self._model.process_latent_out(z0)))
 

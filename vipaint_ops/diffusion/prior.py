@@ -63,6 +63,10 @@ class LinearMap(Protocol):
         """The covariance of the error times pictures."""
         ...
 
+    def to(self, dtype: torch.dtype) -> LinearMap:
+        """This map in ``dtype``."""
+        ...
+
     def product(self, v: Tensor) -> Tensor:
         """The change of the picture for a change ``v`` of the latents; differentiable."""
         ...
@@ -102,6 +106,7 @@ class CountedPrior:
 
     Attributes:
         linear: a map whose gradient replaces that of the decoder; none for the decoder's own.
+        decoder_gradient: whether the decoder can be differentiated: the prior's attribute of that name, if it has one.
     """
 
     linear: LinearMap | None = None
@@ -110,6 +115,7 @@ class CountedPrior:
         self._prior, self._checkpointing = prior, checkpointing
         self.schedule, self.latent_shape, self.identity = prior.schedule, tuple(prior.latent_shape), prior.identity
         self.data_std, self.device, self.dtype = prior.data_std, prior.device, prior.dtype
+        self.decoder_gradient: bool = getattr(prior, "decoder_gradient", True)
         self.evaluations = Evaluations()
 
     def zeros(self, count: int) -> Tensor:

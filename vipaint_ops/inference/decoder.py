@@ -8,7 +8,7 @@ is nearly an affine function of the 3 x 3 cells around it. With that map for J, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,11 @@ class LinearDecoder:
         blocks = F.pixel_unshuffle(x, self.factor)
         return F.pixel_shuffle(F.conv2d(blocks, self.error[:, :, None, None]), self.factor)
 
+    def to(self, dtype: torch.dtype) -> LinearDecoder:
+        """This map in ``dtype``."""
+        assert self.error is not None
+        return replace(self, weight=self.weight.to(dtype), error=self.error.to(dtype))
+
     @classmethod
     def fit(cls, z0: Tensor, pictures: Tensor) -> LinearDecoder:
         """Ridge regression of ``pictures``, the decoded ``z0``, on 3 x 3 cells and a constant."""
@@ -89,6 +94,8 @@ def planes(z0: Tensor) -> Tensor:
 @torch.no_grad()
 def linear_decoder(prior: CountedPrior) -> LinearDecoder | None:
     """The map of a decoder, or None where it explains too little or latents are no grids of cells.
+
+    A map that explains too little is returned too where the decoder cannot be differentiated.
 
     It is fitted on encoded random pictures with the 1/f spectrum of natural images (Field 1987), and on noisy copies of
     the latents: it depends on the autoencoder and the size of the latent alone. 4096 / cells pictures are fitted and
@@ -115,7 +122,7 @@ def linear_decoder(prior: CountedPrior) -> LinearDecoder | None:
     error = rows.mT @ rows / (len(rows) * unit)
     rest = whole - fitted.product(z0)
     explained = 1 - (rest.var((2, 3)).sum() / whole.var((2, 3)).sum()).item()
-    if not explained >= LEAST_EXPLAINED:
+    if prior.decoder_gradient and not explained >= LEAST_EXPLAINED:
         return None
     return LinearDecoder(fitted.weight, fitted.factor, gain, error, explained)
 

@@ -20,9 +20,6 @@ from ..errors import InputError
 from ..measurement.observation import Observation
 
 SOLVER_TOLERANCE = 1e-3
-ISOTROPIC_ITERATIONS, SPACE_ITERATIONS = 25, 20
-"""Iterations of conjugate gradients that give the move itself, and those that only give a direction of the space:
-there, more of them amplify float32 rounding, and a sample would depend on its batch."""
 
 
 def clean_variance(level: Level, data_std: float) -> float:
@@ -117,48 +114,50 @@ class Linearised:
     def forward(self, v: Tensor) -> Tensor:
         """J v: of the linear decoder, or a finite difference."""
         if self._linear is not None:
-            return self.root * self._seen(self._linear.product(v))
+            return self._seen(self._linear.product(v))
         length = self.step * self.variance**0.5 / column((v**2).flatten(1).mean(1).sqrt().clamp(min=1e-30), v)
         with torch.no_grad():
             moved = self.root * self._observation.residual(self._prior.decode(self.z0 + length * v))
         return (self.residual - moved) / column(length.flatten(), moved)
 
     def precondition(self, u: Tensor) -> Tensor:
-        """(r^2 A L L^T A^T + N)^-1 u by conjugate gradients, L the linear decoder; ``u`` itself without one.
+        """(r^2 A (L L^T + E) A^T + sigma_y^2)^-1 u, L the linear decoder; ``u`` itself without one.
 
-        Rows are not weighed here: with r^2 I for C, every outlier would be explained.
+        Rows are not weighed here: with r^2 I for C, every outlier would be explained. Conjugate gradients run in
+        float64 where every device of its kind has it: in float32 they amplify rounding until a sample depends on its batch.
         """
         if self._linear is None:
             return u
-        linear = self._linear
+        dtype = torch.float64 if u.device.type in ("cpu", "cuda") else u.dtype
+        linear, observation = self._linear.to(dtype), self._observation.to(u.device, dtype)
+        like = self.z0.to(dtype)
 
         def product(x: Tensor) -> Tensor:
-            latent = linear.adjoint(self._adjoint(x), self.z0)
-            return self.variance * self._seen(linear.product(latent)) + self._noise_times(x, 1.0)
+            picture = observation.operator.adjoint(torch.where(observation.observed, x, 0.0))
+            explained = linear.product(linear.adjoint(picture, like)) + linear.error_times(picture)
+            seen = torch.where(observation.observed, observation.operator(explained), 0.0)
+            return self.variance * seen + observation.noise_std**2 * x
 
-        return conjugate_gradients(product, u, ISOTROPIC_ITERATIONS if self._isotropic else SPACE_ITERATIONS)
+        return conjugate_gradients(product, u.to(dtype)).to(u.dtype)
 
     def noise_times(self, u: Tensor) -> Tensor:
         """N u: sigma_y^2 u, and r^2 A E A^T u with the covariance E of the error of a linear decoder.
 
         E is correlated within the block of a cell: L alone would take the average over a block for precise.
         """
-        return self._noise_times(u, self.root)
-
-    def _noise_times(self, u: Tensor, root: Tensor | float) -> Tensor:
         own = self._observation.noise_std**2 * u
         if self._linear is None:
             return own
-        return own + self.variance * root * self._seen(self._linear.error_times(self._adjoint(root * u)))
+        return own + self.variance * self._seen(self._linear.error_times(self._adjoint(u)))
 
     def _adjoint(self, u: Tensor) -> Tensor:
         """A^T of measurements."""
-        return self._observation.operator.adjoint(torch.where(self._observation.observed, u, 0.0))
+        return self._observation.operator.adjoint(torch.where(self._observation.observed, self.root * u, 0.0))
 
     def _seen(self, picture: Tensor) -> Tensor:
         """A of a change of the picture, where there are measurements."""
         seen = self._observation.operator(picture)
-        return torch.where(self._observation.observed, seen, 0.0)
+        return self.root * torch.where(self._observation.observed, seen, 0.0)
 
     def draw(self, noise: Tensor, iterations: int) -> Tensor:
         """C^(1/2) ``noise`` by Lanczos with full orthogonalisation (Chow & Saad 2014, section 3).
@@ -242,26 +241,23 @@ class KrylovSpace:
         return torch.linalg.solve(self._normal, self._weighed @ exact(residual).flatten(1)[..., None]).mT
 
 
-def conjugate_gradients(product: Callable[[Tensor], Tensor], u: Tensor, iterations: int) -> Tensor:
+def conjugate_gradients(product: Callable[[Tensor], Tensor], u: Tensor, iterations: int = 25) -> Tensor:
     """The x with ``product(x)`` = ``u`` for a symmetric positive matrix, each row for itself.
 
-    A row stops at a residual of 1e-3 of ``u``, or after ``iterations``. Vectors are kept in float64 where the device
-    has it; products are not.
+    A row stops at a residual of 1e-3 of ``u``, or after ``iterations``.
     """
-    dtype = u.dtype if u.device.type == "mps" else torch.float64
-    residual = direction = u.to(dtype)
-    x = torch.zeros_like(residual)
-    size = whole = dot(residual, residual)
+    x, residual, direction = torch.zeros_like(u), u, u
+    size = whole = dot(u, u)
     for _ in range(iterations):
         running = size > SOLVER_TOLERANCE**2 * whole
         if not running.any():
             break
-        image = product(direction.to(u.dtype)).to(dtype)
+        image = product(direction)
         step = column(torch.where(running, size / dot(direction, image), 0.0), u)
         x, residual = x + step * direction, residual - step * image
         before, size = size, dot(residual, residual)
         direction = residual + column(torch.where(running, size / before, 0.0), u) * direction
-    return x.to(u.dtype)
+    return x
 
 
 def _rows(vectors: list[Tensor]) -> Tensor:
