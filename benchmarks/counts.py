@@ -23,9 +23,12 @@ from vipaint_ops import (
 )
 from vipaint_ops.images.masks import half_plane
 from vipaint_ops.inference.decoder import fitted_pictures
+from vipaint_ops.samplers import KalmanConfig
 
 SAMPLES, PLAIN_STEPS = 4, 28
 """Pictures of a run, and steps of a plain generation."""
+WHOLE = frozenset({"denoiser", "decoder", "chain"})
+"""Gradients of the whole prediction, through decoder and denoiser."""
 FULL_CELLS = 64 * 64
 """Cells of the smallest latent; larger ones need as few pictures for a linear decoder."""
 SCENE = 64
@@ -111,6 +114,15 @@ def hole(name: str) -> tuple[DiffusionPrior, Observation]:
     prior, mask = StandardNormal(), half_plane(8, 8, 0.0)
     picture = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(SCENE))
     return prior, Observation(mask * picture, operators.Inpainting(mask), 0.02)
+
+
+def gradients(method: VIPaint | Sampler) -> frozenset[str]:
+    """The gradients that a method takes, of :data:`~vipaint_ops.inference.corrections.GRADIENTS`."""
+    if isinstance(method, VIPaint):
+        return method.fit.differentiates | method.refine.differentiates
+    if isinstance(method.config, KalmanConfig):
+        return method.config.correction.differentiates(method.config.decoder)
+    return WHOLE
 
 
 def rows_together(method: VIPaint | Sampler) -> int:

@@ -32,15 +32,17 @@ from benchmarks.counts import (
     PLAIN,
     PLAIN_STEPS,
     SAMPLES,
+    WHOLE,
     Rows,
     count_rows,
+    gradients,
     hole,
     rows_together,
 )
 from benchmarks.report import RESULTS
 from benchmarks.systems import Sampler, VIPaint
 from nodes.host.tiles import Axis, Layout
-from vipaint_ops import Evaluations
+from vipaint_ops import PRESETS, Evaluations
 
 
 class Setting(NamedTuple):
@@ -56,11 +58,16 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "everything fits": Setting(False, "whole"),
+    "decoder by row": Setting(False, "by row"),
     "checkpointed": Setting(True, "checkpointed"),
     "checkpointed, decoder by row": Setting(True, "by row"),
     "checkpointed, decoder in tiles": Setting(True, "tiled"),
 }
 """From much memory to little: the order in which the host tries them."""
+
+
+CARD = 11e9
+"""Bytes that are free on a card of 12 GB."""
 
 
 class Costs(NamedTuple):
@@ -89,26 +96,47 @@ def costs(architecture: Architecture, setting: Setting, cache: Cache) -> Costs:
     return Costs(denoiser, row if together else row.tiled(count), encoder)
 
 
-def tflop(rows: Evaluations, costs: Costs, guided: bool) -> float:
-    """Operations of a run in TFLOP; every row of the denoiser counts twice under classifier-free guidance."""
+def tflop(rows: Evaluations, costs: Costs, guided: bool, gradients: frozenset[str]) -> float:
+    """Operations of a run in TFLOP.
+
+    Under classifier-free guidance a row of the denoiser counts twice, but its gradient once where only that of the
+    conditional prediction is taken.
+    """
+    branches = {"forward": 2 if guided else 1, "backward": differentiated_branches(guided, gradients)}
     total = 0.0
     for name, cost in costs._asdict().items():
-        factor = 2 if guided and name == "denoiser" else 1
-        forward, backward = (getattr(rows, f"{name}_{direction}") for direction in ("forward", "backward"))
-        total += factor * (forward * cost.forward + backward * cost.backward)
+        for direction, operations in (("forward", cost.forward), ("backward", cost.backward)):
+            factor = branches[direction] if name == "denoiser" else 1
+            total += factor * getattr(rows, f"{name}_{direction}") * operations
     return total / 1e12
 
 
-def peak_memory(weights: float, costs: Costs, rows: int, guided: bool) -> float:
-    """Bytes at the peak of a gradient of ``rows`` samples through decoder and denoiser.
+def differentiated_branches(guided: bool, gradients: frozenset[str]) -> int:
+    """Rows of the denoiser with a graph, for one of a sample."""
+    return 2 if guided and "denoiser" in gradients else 1
 
-    The graph of the denoiser is kept while the decoder runs backwards, and the decoder's while the denoiser does.
+
+def peak_memory(weights: float, costs: Costs, rows: int, guided: bool, gradients: frozenset[str]) -> float:
+    """Bytes at the peak of the gradients of ``rows`` samples.
+
+    For a gradient through both, the graph of the denoiser is kept while the decoder runs backwards, and the decoder's
+    while the denoiser does. Otherwise only one of them exists at a time.
     """
-    denoised = rows * (2 if guided else 1)
+    chained = "chain" in gradients
+    denoised = rows * differentiated_branches(guided, gradients)
     decoded = rows if costs.decoder.together else 1
-    in_decoder = denoised * costs.denoiser.kept + decoded * costs.decoder.peak
-    in_denoiser = denoised * costs.denoiser.peak + rows * costs.decoder.kept
+    in_decoder = chained * denoised * costs.denoiser.kept + decoded * costs.decoder.peak
+    in_denoiser = denoised * costs.denoiser.peak + chained * rows * costs.decoder.kept
     return weights + max(in_decoder, in_denoiser)
+
+
+def fitting(architecture: Architecture, gradients: frozenset[str], memory: float, cache: Cache) -> Setting:
+    """The first setting in which the gradients of one sample fit into ``memory`` bytes, or the last one."""
+    for setting in SETTINGS.values():
+        cost = costs(architecture, setting, cache)
+        if peak_memory(cache.weights(architecture), cost, 1, architecture.guided, gradients) <= memory:
+            return setting
+    return setting
 
 
 def forward_memory(weights: float, costs: Costs, rows: int, guided: bool) -> float:
@@ -202,27 +230,32 @@ def count_table(rows: dict[str, Rows]) -> str:
     return table(header, lines)
 
 
-def cost_table(rows: dict[str, Rows], columns: dict[str, tuple[Architecture, Setting]], cache: Cache) -> str:
-    """TFLOP of every method, and divided by those of plain generation."""
-    found = {head: (costs(*column, cache), column[0].guided) for head, column in columns.items()}
+def cost_table(rows: dict[str, Rows], columns: dict[str, tuple[Architecture, Setting | float]], cache: Cache) -> str:
+    """TFLOP of every method, and divided by those of plain generation.
+
+    A column has a setting, or the memory in bytes for which each method takes its cheapest one.
+    """
+    methods = {**ON_EMBEDDED, **ON_NORMAL}
     lines = []
     for name, counted in rows.items():
-        line = [name]
-        for cost, guided in found.values():
-            paid, plain = (tflop(r.total, cost, guided) for r in (counted, PLAIN))
+        line, taken = [name], gradients(methods[name]) if name in methods else frozenset[str]()
+        for architecture, given in columns.values():
+            setting = given if isinstance(given, Setting) else fitting(architecture, taken, given, cache)
+            cost = costs(architecture, setting, cache)
+            paid, plain = (tflop(r.total, cost, architecture.guided, taken) for r in (counted, PLAIN))
             line += [f"{float(f'{paid:.3g}'):,.0f}", f"{paid / plain:.1f}"]
         lines.append(line)
     return table(["method", *(cell for head in columns for cell in (f"{head}, TFLOP", "÷ plain"))], lines)
 
 
-def memory_table(cache: Cache, batches: tuple[int, ...] = (1, 2, 4, 8)) -> str:
-    """Peak memory of gradients by the number of samples together, and of four without gradients."""
+def memory_table(cache: Cache, taken: frozenset[str], batches: tuple[int, ...] = (1, 2, 4, 8)) -> str:
+    """Peak memory of these gradients by the number of samples together, and of four samples without gradients."""
     lines = []
     for architecture in ARCHITECTURES:
         weights, guided = cache.weights(architecture), architecture.guided
         for name, setting in SETTINGS.items():
             cost = costs(architecture, setting, cache)
-            sizes = [peak_memory(weights, cost, rows, guided) for rows in batches]
+            sizes = [peak_memory(weights, cost, rows, guided, taken) for rows in batches]
             sizes.append(forward_memory(weights, cost, SAMPLES, guided))
             lines.append([f"{architecture.name}, {name}", *(f"{size / 1e9:.1f}" for size in (weights, *sizes))])
     return table(["peak, GB", "weights", *map(str, batches), f"{SAMPLES} without gradients"], lines)
@@ -266,23 +299,27 @@ def differentiate(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[floa
 
 def report(cache: Cache) -> str:
     """The tables of the prediction."""
-    fits, by_row = SETTINGS["everything fits"], SETTINGS["checkpointed, decoder by row"]
+    fits = SETTINGS["everything fits"]
     rows = counted_rows(cache)
     sd15, sdxl = ARCHITECTURES[:2]
-    usual = {"SD1.5 512": (sd15, fits), "SDXL 1024, 12-24 GB card": (sdxl, by_row)}
+    usual = {"SD1.5 512": (sd15, fits), f"SDXL 1024 in {CARD / 1e9:.0f} GB": (sdxl, CARD)}
     parts = [
         f"# What a restoration costs at full size\n\n{SAMPLES} samples with their fit, {date.today()}. Computed, not "
         "run. Plain is a generation of as many pictures.",
-        "## Cost\n\nSD1.5: everything fits. SDXL: checkpointed, decoder by row.",
+        "## Cost\n\nSD1.5: everything fits. SDXL: the cheapest of the settings below in which one sample fits.",
         cost_table(rows, usual, cache),
     ]
     for name, setting in SETTINGS.items():
         parts += [f"## Cost: {name}", cost_table(rows, {a.name: (a, setting) for a in ARCHITECTURES}, cache)]
     parts += [
         "## Peak memory by samples together\n\nDenoiser, autoencoder and their graphs; text encoders are not "
-        "counted. The "
-        "batches of the methods are in the table of rows. RED-diff has no graph of the denoiser.",
-        memory_table(cache),
+        "counted. The batches of the methods are in the table of rows.\n\n"
+        "Methods with the gradient of the whole prediction, through decoder and denoiser. RED-diff has no graph of the "
+        "denoiser.",
+        memory_table(cache, WHOLE),
+        "The presets *balanced* and *quality*: the gradient of the conditional prediction, and that of the decoder by "
+        "itself.",
+        memory_table(cache, PRESETS["balanced"].refine.differentiates),
         "## Rows\n\nForward / backward. *Together* is the largest batch with gradients.",
         count_table(rows),
         "## One row\n\nPeaks are of forward and backward pass, without weights.",

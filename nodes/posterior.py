@@ -19,7 +19,8 @@ from ..vipaint_ops.inference.decoder import DECODERS
 from ..vipaint_ops.inference.particles import weighs_exactly
 from ..vipaint_ops.inference.results import SampleResult
 from ..vipaint_ops.vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
-from .host.prior import CHECKPOINTING, HostPrior, gradients_of, pad_to_model, with_host_prior
+from .host.branches import gradients_of
+from .host.prior import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
 from .pictures import images as to_images
 from .pictures import sheet
 from .presets import FITS, GUIDANCE, PRESET_TOOLTIP, fit_config, refine_config

@@ -84,14 +84,13 @@ class Form(NamedTuple):
 def form(cost: Cost, rows: int, free: float, checkpointing: str) -> Form:
     """The fastest form in which the gradient of ``rows`` rows fits into ``free`` bytes; else that of least memory.
 
-    Fewer rows together cost one more forward pass, because the graph of the rows before is not kept.
+    Fewer rows together come before recomputed blocks: one forward pass has several backward passes.
     """
     forms = FORMS[checkpointing]
-    for together in (rows, 1):
-        for recomputed in forms:
-            fitting = min(cost.rows(free, recomputed), rows)
-            if fitting >= together:
-                return Form(fitting, recomputed)
+    for recomputed in forms:
+        fitting = min(cost.rows(free, recomputed), rows)
+        if fitting >= 1:
+            return Form(fitting, recomputed)
     return Form(1, forms[-1])
 
 

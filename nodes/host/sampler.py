@@ -16,7 +16,8 @@ from ...vipaint_ops.inference.progress import Progress
 from ...vipaint_ops.inference.results import SampleResult
 from ...vipaint_ops.measurement.observation import Observation
 from ...vipaint_ops.samplers.config import SamplerConfig
-from .prior import Gradients, HostPrior, empty_latent, pad_to_model, with_host_prior
+from .branches import Gradients
+from .prior import HostPrior, empty_latent, pad_to_model, with_host_prior
 from .schedule import HostSchedule
 from .vae import HostVAE
 

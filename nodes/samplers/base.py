@@ -12,7 +12,8 @@ from comfy_api.v0_0_2 import io
 from ...vipaint_ops.inference.decoder import DECODERS
 from ...vipaint_ops.samplers.config import SamplerConfig
 from ...vipaint_ops.samplers.known import pixels_only
-from ..host.prior import CHECKPOINTING, Gradients, pad_to_model
+from ..host.branches import Gradients
+from ..host.prior import CHECKPOINTING, pad_to_model
 from ..host.sampler import HostSampler, Method
 from ..host.vae import HostVAE
 from ..posterior import CHECKPOINTING_TOOLTIP, VAE_TOOLTIP, decoder_input

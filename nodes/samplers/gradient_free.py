@@ -24,7 +24,7 @@ from ...vipaint_ops.samplers import (
     red_diff_v,
     repaint,
 )
-from ..host.prior import Gradients
+from ..host.branches import Gradients
 from ..presets import check_choice
 from .base import MethodNode, eta_input, travel_inputs
 

@@ -19,7 +19,7 @@ from ...vipaint_ops.samplers import (
     psld,
     resample,
 )
-from ..host.prior import Gradients, gradients_of
+from ..host.branches import Gradients, gradients_of
 from .base import MethodNode, eta_input, from_preset, preset_input, travel_inputs
 
 _COPAINT = {

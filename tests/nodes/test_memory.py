@@ -107,7 +107,7 @@ ROW = Cost(forward=10, graph=100, inputs=20, block=30, fixed=5)
     ("rows", "free", "checkpointing", "expected"),
     [
         (4, 405, "auto", (4, False)),
-        (4, 404, "auto", (4, True)),
+        (4, 404, "auto", (3, False)),
         (4, 199, "auto", (1, False)),
         (4, 104, "auto", (2, True)),
         (4, 10, "auto", (1, True)),
@@ -116,7 +116,9 @@ ROW = Cost(forward=10, graph=100, inputs=20, block=30, fixed=5)
         (4, 10, "off", (1, False)),
     ],
 )
-def test_the_form_keeps_the_graph_then_recomputes_blocks_then_splits_rows(rows, free, checkpointing, expected):
+def test_the_form_keeps_the_graph_of_as_many_rows_as_fit_before_it_recomputes_blocks(
+    rows, free, checkpointing, expected
+):
     assert form(ROW, rows, free, checkpointing) == expected
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmarks import full_size
 from benchmarks.architectures import UNET_BLOCKS, Architecture, Network, Row, autoencoder, recompute, row, trace
+from benchmarks.counts import WHOLE
 from benchmarks.full_size import Cache, Costs, four_tiles, peak_memory, tflop
 from vipaint_ops import Evaluations
 
@@ -120,20 +121,29 @@ ONE = Costs(
 )
 
 
+APART = frozenset({"covariance", "decoder"})
+
+
 def test_cost_is_additive_in_rows():
     first, second = Evaluations(1, 2, 3, 4, 5, 6), Evaluations(6, 5, 4, 3, 2, 1)
-    for guided in (False, True):
-        parts = tflop(first, ONE, guided) + tflop(second, ONE, guided)
-        assert tflop(first + second, ONE, guided) == pytest.approx(parts)
-    assert tflop(Evaluations(denoiser_forward=2, decoder_backward=1), ONE, guided=False) == pytest.approx(17)
-    assert tflop(Evaluations(denoiser_forward=2, decoder_backward=1), ONE, guided=True) == pytest.approx(23)
+    for guided, taken in itertools.product((False, True), (WHOLE, APART)):
+        parts = tflop(first, ONE, guided, taken) + tflop(second, ONE, guided, taken)
+        assert tflop(first + second, ONE, guided, taken) == pytest.approx(parts)
 
 
-def test_peak_memory_holds_both_graphs():
-    assert peak_memory(1000, ONE, 1, guided=False) == 1000 + 100 + 250
-    assert peak_memory(1000, ONE, 2, guided=True) == 1000 + 2 * 2 * 100 + 2 * 250
+@pytest.mark.parametrize(("guided", "taken", "expected"), [(False, WHOLE, 22), (True, WHOLE, 33), (True, APART, 28)])
+def test_guidance_doubles_a_row_and_the_gradient_of_the_whole_prediction(guided, taken, expected):
+    rows = Evaluations(denoiser_forward=2, denoiser_backward=1, decoder_backward=1)
+    assert tflop(rows, ONE, guided, taken) == pytest.approx(expected)
+
+
+def test_peak_memory_holds_both_graphs_of_a_chain_and_else_the_larger_one():
+    assert peak_memory(1000, ONE, 1, False, WHOLE) == 1000 + 100 + 250
+    assert peak_memory(1000, ONE, 2, True, WHOLE) == 1000 + 2 * 2 * 100 + 2 * 250
+    assert peak_memory(1000, ONE, 2, True, APART) == 1000 + 2 * 250
     tiled = ONE._replace(decoder=ONE.decoder.tiled(9))
-    assert peak_memory(1000, tiled, 4, guided=False) == 1000 + 4 * 100 + 250
+    assert peak_memory(1000, tiled, 4, False, WHOLE) == 1000 + 4 * 100 + 250
+    assert peak_memory(1000, tiled, 4, True, APART) == 1000 + 4 * 120
 
 
 def test_tiles_are_those_of_the_host():

@@ -16,6 +16,10 @@ from .schedule import NoiseSchedule
 class DiffusionPrior(Protocol):
     """A frozen diffusion model over latents, with the decoder that makes pictures of them.
 
+    A prior with classifier-free guidance may also have ``denoise_for_covariance(z, t)``: the value of ``denoise`` with
+    the gradient of the conditional prediction alone. That Jacobian gives the covariance of z_0 given z_t and the
+    condition (Tweedie); the Jacobian of the guided prediction gives none, and costs twice as much.
+
     Latents are ``[batch, *latent_shape]``, pictures ``[batch, channels, height, width]`` in [-1, 1].
     Tensors in and out are float32 or float64; a model of lower precision casts inside.
     """
@@ -127,13 +131,19 @@ class CountedPrior:
         times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
         return self._call("denoiser", lambda v: self._prior.denoise(v, times), z)
 
+    def denoise_for_covariance(self, z: Tensor, t: float) -> Tensor:
+        """The value of :meth:`denoise`; its Jacobian is that of the conditional prediction, if the prior has one."""
+        times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
+        denoise = getattr(self._prior, "denoise_for_covariance", self._prior.denoise)
+        return self._call("denoiser", lambda v: denoise(v, times), z)
+
     def decode(self, z0: Tensor, exact: bool = False) -> Tensor:
         """Latent to picture; with ``linear``, unless ``exact``, the decoder's picture with the gradient of that map."""
         if exact or self.linear is None or not (torch.is_grad_enabled() and z0.requires_grad):
             return self._call("decoder", self._prior.decode, z0)
         with torch.no_grad():
             picture = self._call("decoder", self._prior.decode, z0)
-        return _StraightThrough.apply(self.linear.product(z0), picture)
+        return with_gradient_of(self.linear.product(z0), picture)
 
     def encode(self, x: Tensor) -> Tensor:
         """Picture to latent."""
@@ -152,9 +162,12 @@ class CountedPrior:
         setattr(self.evaluations, name, getattr(self.evaluations, name) + rows)
 
 
-class _StraightThrough(torch.autograd.Function):
-    """The value of one tensor with the gradient of another."""
+def with_gradient_of(surrogate: Tensor, value: Tensor) -> Tensor:
+    """``value`` with the gradient of ``surrogate``."""
+    return _StraightThrough.apply(surrogate, value)
 
+
+class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, surrogate: Tensor, value: Tensor) -> Tensor:
         return value.clone()

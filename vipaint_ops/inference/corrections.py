@@ -29,6 +29,9 @@ from ..settings import Settings, choice, number
 from .linearised import KrylovSpace, Linearised, clean_variance, column, dot
 
 COVARIANCES = ("tweedie", "isotropic")
+GRADIENTS = ("denoiser", "covariance", "decoder", "chain")
+"""Gradients that a method can need: of the denoiser, of its conditional prediction alone (Tweedie's covariance), of the
+decoder; "chain" if a gradient goes through the decoder and then through the denoiser."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +189,11 @@ class Kalman(Settings):
         return Corrected(model.z0, model.z0 + matheron(model, krylov, spread, predicted, factor), self._eta(step))
 
     def differentiates(self, decoder: str) -> frozenset[str]:
-        """The networks that gradients are taken of, "denoiser" and "decoder", with a decoder of that name."""
-        needed = {"denoiser": self.covariance == "tweedie", "decoder": decoder == "exact" or self.exact_below > 0}
+        """The gradients that are taken (:data:`GRADIENTS`), with a decoder of that name."""
+        covariance = self.covariance == "tweedie"
+        exact = decoder == "exact" or self.exact_below > 0
+        both = decoder == "exact" or self.exact_below > self.isotropic_below
+        needed = {"covariance": covariance, "decoder": exact, "chain": covariance and both}
         return frozenset(name for name, is_needed in needed.items() if is_needed)
 
     def _dimension(self, model: Linearised) -> int:

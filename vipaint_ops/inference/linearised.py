@@ -1,9 +1,9 @@
 """A denoiser and a measurement linearised at a noisy latent: products and solves with Tweedie's covariance.
 
 With zh = E[z_0 | z_t], C = (sigma_t^2 / alpha_t) d zh / d z_t is the covariance of z_0 given z_t (Tweedie's second
-moment), and J = A dD is the operator A seen through the decoder D. Products with C J^T are one vector-Jacobian product
-through denoiser and decoder; products with J are a finite difference of the decoder, because hosts and fused kernels
-seldom differentiate forwards.
+moment; under classifier-free guidance that of the conditional prediction), and J = A dD is the operator A seen through
+the decoder D. Products with C J^T are one vector-Jacobian product through denoiser and decoder; products with J are a
+finite difference of the decoder, because hosts and fused kernels seldom differentiate forwards.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ class Linearised:
     ):
         level = prior.schedule.level(t)
         self._prior, self._observation, self._isotropic = prior, observation, isotropic
-        self._linear = None if exact else prior.linear
+        self._map, self._linear = prior.linear, None if exact else prior.linear
         self.variance = clean_variance(level, prior.data_std)
         self._scale = self.variance if isotropic else level.sigma**2 / level.alpha
         with torch.enable_grad():
             z = z.detach().requires_grad_(not isotropic)
-            self._prediction = prior.denoise(z, t)
+            self._prediction = prior.denoise(z, t) if isotropic else prior.denoise_for_covariance(z, t)
             self._source = self._prediction.detach().requires_grad_() if isotropic else z
             picture = prior.decode(self._source if isotropic else self._prediction, exact)
             self._residual = observation.residual(picture)
@@ -121,15 +121,16 @@ class Linearised:
         return (self.residual - moved) / column(length.flatten(), moved)
 
     def precondition(self, u: Tensor) -> Tensor:
-        """(r^2 A (L L^T + E) A^T + sigma_y^2)^-1 u, L the linear decoder; ``u`` itself without one.
+        """(r^2 A (L L^T + E) A^T + sigma_y^2)^-1 u with the map L of a linear decoder, also for an exact J.
 
         Rows are not weighed here: with r^2 I for C, every outlier would be explained. Conjugate gradients run in
-        float64 where every device of its kind has it: in float32 they amplify rounding until a sample depends on its batch.
+        float64 where every device of its kind has it: in float32 they amplify rounding until a sample depends on its
+        batch.
         """
-        if self._linear is None:
+        if self._map is None:
             return u
         dtype = torch.float64 if u.device.type in ("cpu", "cuda") else u.dtype
-        linear, observation = self._linear.to(dtype), self._observation.to(u.device, dtype)
+        linear, observation = self._map.to(dtype), self._observation.to(u.device, dtype)
         like = self.z0.to(dtype)
 
         def product(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..diffusion.prior import with_gradient_of
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
 
@@ -149,10 +150,14 @@ class DiffusersPrior:
 
     def denoise(self, z: Tensor, t: Tensor) -> Tensor:
         """E[z_0 | z_t = z] for times ``t`` of shape ``[batch]``, in the dtype of ``z``; differentiable in ``z``."""
-        alpha, sigma = (v.to(z.dtype).view(-1, 1, 1, 1) for v in (self.schedule.alpha(t), self.schedule.sigma(t)))
-        kind, steps = self._training.prediction_type, self._training.steps
-        timestep = self.schedule.sigma(t) * steps if kind == "flow" else t * (steps - 1)
-        return _CLEAN[kind](self._predict(z, timestep).to(z.dtype), z, alpha, sigma)
+        return self._guided(*self._predict(z, t, self._conditioning).chunk(len(self._conditioning)))
+
+    def denoise_for_covariance(self, z: Tensor, t: Tensor) -> Tensor:
+        """The value of :meth:`denoise` with the gradient of the conditional prediction alone."""
+        conditional = self._predict(z, t, self._conditioning[:1])
+        with torch.no_grad():
+            guided = self._guided(conditional, *(self._predict(z, t, [row]) for row in self._conditioning[1:]))
+        return with_gradient_of(conditional, guided)
 
     def decode(self, z0: Tensor) -> Tensor:
         """Latent to picture, unclamped; differentiable in ``z0``."""
@@ -163,22 +168,29 @@ class DiffusersPrior:
         mean = self._autoencoder.encode(self._to_autoencoder(x)).latent_dist.mode()
         return (mean.to(x.dtype) - self._shift) * self._scale
 
-    def _predict(self, z: Tensor, timestep: Tensor) -> Tensor:
-        copies = len(self._conditioning)
-        inputs = z.to(self._network_dtype).repeat(copies, 1, 1, 1)
+    def _guided(self, conditional: Tensor, unconditional: Tensor | None = None) -> Tensor:
+        if unconditional is None:
+            return conditional
+        return unconditional + self._cfg * (conditional - unconditional)
+
+    def _predict(self, z: Tensor, t: Tensor, conditioning: list[dict[str, Tensor]]) -> Tensor:
+        """E[z_0 | z_t = z] under each conditioning, one after the other: ``[conditionings * batch, *latent_shape]``."""
+        kind, steps = self._training.prediction_type, self._training.steps
+        timestep = self.schedule.sigma(t) * steps if kind == "flow" else t * (steps - 1)
+        copies = len(conditioning)
+        z, t, timestep = z.repeat(copies, 1, 1, 1), t.repeat(copies), timestep.repeat(copies)
+        rows = len(z) // copies
         arguments: dict[str, Any] = {
-            name: torch.cat([row[name].expand(len(z), *row[name].shape[1:]) for row in self._conditioning])
-            for name in self._conditioning[0]
+            name: torch.cat([row[name].expand(rows, *row[name].shape[1:]) for row in conditioning])
+            for name in conditioning[0]
         }
         if "text_embeds" in arguments:
             height, width = (side * self.picture_factor for side in z.shape[2:])
-            time_ids = z.new_tensor([[height, width, 0, 0, height, width]]).expand(len(inputs), -1)
+            time_ids = z.new_tensor([[height, width, 0, 0, height, width]]).expand(len(z), -1)
             arguments["added_cond_kwargs"] = {"text_embeds": arguments.pop("text_embeds"), "time_ids": time_ids}
-        out = self._denoiser(inputs, timestep=timestep.repeat(copies), **arguments).sample
-        if copies == 1:
-            return out
-        guided, unguided = out.chunk(2)
-        return unguided + self._cfg * (guided - unguided)
+        out = self._denoiser(z.to(self._network_dtype), timestep=timestep, **arguments).sample
+        alpha, sigma = (v.to(z.dtype).view(-1, 1, 1, 1) for v in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        return _CLEAN[kind](out.to(z.dtype), z, alpha, sigma)
 
     def _to_autoencoder(self, x: Tensor) -> Tensor:
         return x.to(next(self._autoencoder.parameters()).dtype)

@@ -86,9 +86,9 @@ class FitConfig(Settings):
 
     @property
     def differentiates(self) -> frozenset[str]:
-        """The networks that gradients are taken of: "denoiser", "decoder"."""
+        """The gradients that are taken, of :data:`~vipaint_ops.inference.corrections.GRADIENTS`."""
         if self.objective != "bound":
-            return frozenset({"denoiser", "decoder"})
+            return frozenset({"denoiser", "decoder", "chain"})
         return self.guidance.differentiates(self.decoder) | ({"denoiser"} if self.iterations else frozenset())
 
     @classmethod
@@ -203,10 +203,10 @@ class RefineConfig(Settings):
 
     @property
     def differentiates(self) -> frozenset[str]:
-        """The networks that gradients are taken of: "denoiser", "decoder"."""
+        """The gradients that are taken, of :data:`~vipaint_ops.inference.corrections.GRADIENTS`."""
         if self.kalman is not None:
             return self.kalman.differentiates(self.decoder)
-        return frozenset({"denoiser", "decoder"} if self.decoder == "exact" else {"denoiser"})
+        return frozenset({"denoiser", "decoder", "chain"} if self.decoder == "exact" else {"denoiser"})
 
     @classmethod
     def published_v1(cls) -> RefineConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import torch
 
@@ -27,6 +28,41 @@ def compare(function, x, step):
         ahead, behind = (function(x + sign * step * x.norm() * direction) for sign in (1, -1))
     difference = (functional * (ahead - behind)).sum() / (2 * step * x.norm())
     return {"automatic": float(gradient.norm()), "finite_difference": float(difference)}
+
+
+def differentiated(function, x, network):
+    """Value and gradient of a random functional of ``function`` at ``x``, and rows of ``network`` with a gradient."""
+    rows = []
+    hook = network.register_forward_pre_hook(
+        lambda _, given: rows.append(len(given[0]) if given[0].requires_grad else 0)
+    )
+    with hook, torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        value = function(leaf)
+        functional = torch.randn(value.shape, generator=generator(7))
+        (gradient,) = torch.autograd.grad((functional * value).sum(), leaf)
+    return {"value": value.flatten().tolist(), "gradient": gradient.flatten().tolist(), "rows": sum(rows)}
+
+
+class TestPackCovariance:
+    """Reports values and gradients of ``denoise`` and ``denoise_for_covariance``, through the pack."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = CATEGORY, "compare", (), True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"guider": ("GUIDER",), "vae": ("VAE",)}}
+
+    def compare(self, guider, vae):
+        network, host = guider.model_patcher.model.diffusion_model, _host()
+
+        def work(prior):
+            z, t = torch.randn(2, *prior.latent_shape, generator=generator(0)), torch.full((2,), 0.5)
+            names = ("denoise", "denoise_for_covariance")
+            return {name: differentiated(partial(getattr(prior, name), t=t), z, network) for name in names}
+
+        report = host.with_host_prior(guider, vae, (64, 64), work, rows=2, checkpointing="off")
+        return {"ui": {"report": [report]}}
 
 
 class TestPackGradient:
