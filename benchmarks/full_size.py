@@ -96,37 +96,28 @@ def costs(architecture: Architecture, setting: Setting, cache: Cache) -> Costs:
     return Costs(denoiser, row if together else row.tiled(count), encoder)
 
 
-def tflop(rows: Evaluations, costs: Costs, guided: bool, gradients: frozenset[str]) -> float:
-    """Operations of a run in TFLOP.
-
-    Under classifier-free guidance a row of the denoiser counts twice, but its gradient once where only that of the
-    conditional prediction is taken.
-    """
-    branches = {"forward": 2 if guided else 1, "backward": differentiated_branches(guided, gradients)}
-    total = 0.0
+def tflop(rows: Evaluations, costs: Costs, guided: bool) -> float:
+    """Operations of a run in TFLOP; a guided row of the denoiser counts twice, one of the condition alone once."""
+    total = rows.condition_forward * costs.denoiser.forward
     for name, cost in costs._asdict().items():
-        for direction, operations in (("forward", cost.forward), ("backward", cost.backward)):
-            factor = branches[direction] if name == "denoiser" else 1
-            total += factor * getattr(rows, f"{name}_{direction}") * operations
+        factor = 2 if guided and name == "denoiser" else 1
+        forward, backward = (getattr(rows, f"{name}_{direction}") for direction in ("forward", "backward"))
+        total += factor * (forward * cost.forward + backward * cost.backward)
     return total / 1e12
-
-
-def differentiated_branches(guided: bool, gradients: frozenset[str]) -> int:
-    """Rows of the denoiser with a graph, for one of a sample."""
-    return 2 if guided and "denoiser" in gradients else 1
 
 
 def peak_memory(weights: float, costs: Costs, rows: int, guided: bool, gradients: frozenset[str]) -> float:
     """Bytes at the peak of the gradients of ``rows`` samples.
 
     For a gradient through both, the graph of the denoiser is kept while the decoder runs backwards, and the decoder's
-    while the denoiser does. Otherwise only one of them exists at a time.
+    while the denoiser does.
     """
-    chained = "chain" in gradients
-    denoised = rows * differentiated_branches(guided, gradients)
+    denoised = rows * (2 if guided else 1)
     decoded = rows if costs.decoder.together else 1
-    in_decoder = chained * denoised * costs.denoiser.kept + decoded * costs.decoder.peak
-    in_denoiser = denoised * costs.denoiser.peak + chained * rows * costs.decoder.kept
+    if "chain" not in gradients:
+        return weights + max(denoised * costs.denoiser.working, decoded * costs.decoder.peak)
+    in_decoder = denoised * costs.denoiser.kept + decoded * costs.decoder.peak
+    in_denoiser = denoised * costs.denoiser.peak + rows * costs.decoder.kept
     return weights + max(in_decoder, in_denoiser)
 
 
@@ -242,7 +233,7 @@ def cost_table(rows: dict[str, Rows], columns: dict[str, tuple[Architecture, Set
         for architecture, given in columns.values():
             setting = given if isinstance(given, Setting) else fitting(architecture, taken, given, cache)
             cost = costs(architecture, setting, cache)
-            paid, plain = (tflop(r.total, cost, architecture.guided, taken) for r in (counted, PLAIN))
+            paid, plain = (tflop(r.total, cost, architecture.guided) for r in (counted, PLAIN))
             line += [f"{float(f'{paid:.3g}'):,.0f}", f"{paid / plain:.1f}"]
         lines.append(line)
     return table(["method", *(cell for head in columns for cell in (f"{head}, TFLOP", "÷ plain"))], lines)
@@ -317,8 +308,7 @@ def report(cache: Cache) -> str:
         "Methods with the gradient of the whole prediction, through decoder and denoiser. RED-diff has no graph of the "
         "denoiser.",
         memory_table(cache, WHOLE),
-        "The presets *balanced* and *quality*: the gradient of the conditional prediction, and that of the decoder by "
-        "itself.",
+        "The presets *balanced* and *quality*: the gradient of the decoder alone.",
         memory_table(cache, PRESETS["balanced"].refine.differentiates),
         "## Rows\n\nForward / backward. *Together* is the largest batch with gradients.",
         count_table(rows),

@@ -22,19 +22,19 @@ class Preset(NamedTuple):
     cost: tuple[float, float]
 
 
-_FORWARD = Kalman(covariance="isotropic", exact_below=0.0)
+_FORWARD = Kalman(linear_iterations=1, spread_iterations=1, exact_below=0.0)
 
 PRESETS: dict[str, Preset] = {
     "balanced": Preset(FitConfig(), RefineConfig(), "for most pictures", (7.0, 8.1)),
     "fast": Preset(
         FitConfig(guidance=_FORWARD),
-        RefineConfig(guidance=_FORWARD, attempts=1),
+        RefineConfig(guidance=_FORWARD, steps=18, attempts=1),
         "without gradients, also for quantised and compiled models",
         (2.8, 2.0),
     ),
     "quality": Preset(
         FitConfig(guidance=Kalman()),
-        RefineConfig(guidance=Kalman(linear_iterations=3, exact_below=0.1), steps=35),
+        RefineConfig(guidance=Kalman(linear_iterations=3, exact_below=0.1), steps=40),
         "more steps and solver iterations",
         (12.5, 14.9),
     ),

@@ -20,7 +20,6 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...vipaint_ops.diffusion.prior import with_gradient_of
 from ...vipaint_ops.errors import InputError
 from ...vipaint_ops.images.pictures import pad_observation
 from ...vipaint_ops.inference.progress import Progress
@@ -99,36 +98,41 @@ class HostPrior:
         self.rows = settings.rows
         self.reached = "in the first pass of the model"
         self._prediction: Tensor | None = None
+        self._branch: PositiveBranch | None = None
 
     def denoise(self, z: Tensor, t: Tensor) -> Tensor:
         """E[z_0 | z_t = z] for times ``t`` (``[batch]``), with the guider's conditions and cfg."""
+        return self._guided(z, t)
+
+    def denoise_with_condition(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The prediction of :meth:`denoise` and that of the positive conditions, without gradients.
+
+        Guiders that do not predict with one positive and one negative set of conditions have the guided one twice.
+        """
+        self._branch = PositiveBranch(self._arguments["model_options"])
+        guided = self._guided(z, t, model_options=self._branch.options)
+        found = self._branch.prediction
+        return guided, guided if found is None else found.to(z.dtype).clone()
+
+    def denoise_condition(self, z: Tensor, t: Tensor) -> Tensor:
+        """The prediction of the positive conditions of the last :meth:`denoise_with_condition`."""
+        branch = self._branch
+        if branch is None or branch.prediction is None:
+            return self._guided(z, t)
+        return self._predicted(z, t, branch.at)
+
+    def _guided(self, z: Tensor, t: Tensor, **arguments: Any) -> Tensor:
+        given = self._arguments | arguments
+        prediction = self._predicted(z, t, lambda x, sigma: self._guider(x, sigma, **given))
+        self._prediction = prediction.detach()[:1]
+        return prediction
+
+    def _predicted(self, z: Tensor, t: Tensor, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
         if torch.is_grad_enabled():
             make_differentiable(self._model)
         x, sigma = self.schedule.to_host(z, t)
-        prediction = self._run(Gradients.ANY_MODEL, lambda: self._guider(x, sigma, **self._arguments).to(z.dtype))
-        self._prediction = prediction.detach()[:1]
-        return prediction
-
-    def denoise_for_covariance(self, z: Tensor, t: Tensor) -> Tensor:
-        """The value of :meth:`denoise`, with the gradient of the positive conditions' prediction alone.
-
-        A guider that does not predict with one positive and one negative set of conditions has its whole gradient.
-        """
-        guided, conditional = self._branches(z, t)
-        return guided if conditional is None else with_gradient_of(conditional, guided)
-
-    def _branches(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The guided prediction, and that of the positive conditions, which alone has a gradient, if there is one."""
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        make_differentiable(self._model)
-        x, sigma = self.schedule.to_host(z, t)
-        branches = PositiveBranch()
-        arguments = self._arguments | {"model_options": branches.options(self._arguments["model_options"])}
-        guided = self._guider(x, sigma, **arguments).to(z.dtype)
-        self._prediction = guided.detach()[:1]
-        conditional = branches.prediction
-        return (guided, None) if conditional is None else (guided.detach(), conditional.to(z.dtype))
+        return self._run(Gradients.MODEL, lambda: predict(x, sigma).to(z.dtype))
 
     def decode(self, z0: Tensor) -> Tensor:
         """Latent to image in [-1, 1], unclamped."""
@@ -163,14 +167,14 @@ class HostPrior:
         settings, shape = self._settings, self.latent_shape
         free = MARGIN * comfy.model_management.get_free_memory(self.device)
         self._vae.prepare((1, *shape), Gradients.VAE in settings.gradients, settings.checkpointing)
-        if not settings.gradients & Gradients.ANY_MODEL:
+        if Gradients.MODEL not in settings.gradients:
             row = self._guider.model_patcher.memory_required((_BRANCHES, *shape))
             self.rows = max(1, min(settings.rows, int(free // row)))
             self._vae.lay_out(shape[-2:], free, reserved=0.0)
             return False
         z, t = self._probe()
         network = self._model.diffusion_model
-        cost = measure(lambda v: self._differentiated(v, t), z, network, outer_blocks(network))
+        cost = measure(lambda v: self.denoise(v, t), z, network, outer_blocks(network))
         chained = Gradients.CHAIN in settings.gradients
         # The decoder's graph is the smaller one, and the one that is not needed for products with the covariance.
         found = form(cost, settings.rows, free - self._vae.least if chained else free, settings.checkpointing)
@@ -189,22 +193,15 @@ class HostPrior:
         (z, t), gradients = self._probe(), self._settings.gradients
         guard = False
         with ExitStack() as stack:
-            if gradients & Gradients.ANY_MODEL:
-                guard = mutates_saved_tensors(lambda v: self._differentiated(v, t), z)
+            if Gradients.MODEL in gradients:
+                guard = mutates_saved_tensors(lambda v: self.denoise(v, t), z)
                 if guard:
                     stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
                 linear = self.schedule.to_host(torch.ones_like(z), t)[0].mean().item()
-                check_gradient("model", lambda v: self._differentiated(v, t), z, linear)
+                check_gradient("model", lambda v: self.denoise(v, t), z, linear)
             if Gradients.VAE in gradients:
                 check_gradient("vae", self.decode, self.denoise(z, t).detach(), 0.0)
         return guard
-
-    def _differentiated(self, z: Tensor, t: Tensor) -> Tensor:
-        """The prediction that gradients are taken of."""
-        if Gradients.MODEL in self._settings.gradients:
-            return self.denoise(z, t)
-        guided, conditional = self._branches(z, t)
-        return guided if conditional is None else conditional
 
     def _probe(self) -> tuple[Tensor, Tensor]:
         """One row of noise, and a time."""
@@ -213,7 +210,7 @@ class HostPrior:
 
     def _run(self, needed: Gradients, network: Callable[[], Tensor]) -> Tensor:
         """Call a network; in inference mode unless gradients through it are needed."""
-        if needed & self._settings.gradients:
+        if needed in self._settings.gradients:
             return network()
         with torch.inference_mode():
             result = network()
@@ -291,7 +288,7 @@ def _private(guider: Any, vae: HostVAE, settings: RunSettings) -> Any:
     """
     guider = copy.copy(guider)
     patcher = guider.model_patcher.clone()
-    if settings.gradients & Gradients.ANY_MODEL:
+    if Gradients.MODEL in settings.gradients:
         if comfy.samplers.get_total_hook_groups_in_conds(guider.original_conds) > 1:
             raise InputError(
                 "guider has conditions with different weight hooks (scheduled LoRA), and VIPaint cannot differentiate "
@@ -319,13 +316,13 @@ def reservation(patcher: Any, vae: HostVAE, row: tuple[int, ...], settings: RunS
     row in the cheapest form. Without a gradient through both, they are not alive together.
     """
     gradients, checkpointing = settings.gradients, settings.checkpointing
-    branches = _BRANCHES if Gradients.MODEL in gradients or not gradients & Gradients.COVARIANCE else 1
     forward = {
-        Gradients.ANY_MODEL: (patcher.memory_required((branches, *row[1:])), MODEL_GRAPH),
+        Gradients.MODEL: (patcher.memory_required((_BRANCHES, *row[1:])), MODEL_GRAPH),
         Gradients.VAE: (vae.forward_memory(row), DECODER_GRAPH),
     }
     costs = [
-        usual_cost(size, ratios if network & gradients else Ratios(1, 1)) for network, (size, ratios) in forward.items()
+        usual_cost(size, ratios if network in gradients else Ratios(1, 1))
+        for network, (size, ratios) in forward.items()
     ]
     together = sum if Gradients.CHAIN in gradients else max
     most = together(cost.total(settings.rows, checkpointing == "on") for cost in costs)
@@ -368,7 +365,7 @@ class _Task(comfy.samplers.Sampler):
                 make_attributes_differentiable(guider.inner_model.latent_format)
             if Gradients.VAE in settings.gradients:
                 make_differentiable(self._vae.network)
-            if settings.gradients & Gradients.ANY_MODEL:
+            if Gradients.MODEL in settings.gradients:
                 self._make_differentiable(guider)
             if prior.fit_memory():
                 blocks = outer_blocks(guider.inner_model.diffusion_model)

@@ -47,40 +47,6 @@ def test_with_and_without_guidance_in_a_batch(client, cfg):
     assert agree(report), report
 
 
-def covariance(client, **settings):
-    """Values, gradients and differentiated rows of both predictions; settings of the guider."""
-    graph = Graph()
-    model = tiny(graph, "sd15")
-    positive, negative = (conditioning(graph, model, seed) for seed in (0, 1))
-    patched = graph.add("RescaleCFG", model=model.model, multiplier=0.7)[0] if settings.pop("rescaled", False) else None
-    guided = graph.add("CFGGuider", model=patched or model.model, positive=positive, negative=negative, **settings)
-    node = graph.add("TestPackCovariance", guider=guided[0], vae=vae_for(graph, 4))
-    return client.report(client.run(graph), node)
-
-
-@pytest.mark.parametrize("rescaled", [False, True])
-def test_the_covariance_is_that_of_the_positive_conditions_alone(client, rescaled):
-    guided, conditional = covariance(client, cfg=3.0, rescaled=rescaled), covariance(client, cfg=1.0)
-    found, whole, alone = guided["denoise_for_covariance"], guided["denoise"], conditional["denoise"]
-    assert found["value"] == pytest.approx(whole["value"], abs=1e-4)
-    assert found["gradient"] == pytest.approx(alone["gradient"], abs=1e-4)
-    assert whole["gradient"] != pytest.approx(alone["gradient"], abs=1e-2)
-    assert (found["rows"], whole["rows"], alone["rows"]) == (2, 4, 2)
-    assert conditional["denoise_for_covariance"] == alone
-
-
-def test_a_guider_of_another_kind_has_its_whole_gradient(client):
-    graph = Graph()
-    model = tiny(graph, "sd15")
-    conditions = [conditioning(graph, model, seed) for seed in (0, 1, 2)]
-    names = ("cond1", "cond2", "negative")
-    scales = {"cfg_conds": 3.0, "cfg_cond2_negative": 2.0, "style": "regular"}
-    guided = graph.add("DualCFGGuider", model=model.model, **dict(zip(names, conditions, strict=True)), **scales)
-    node = graph.add("TestPackCovariance", guider=guided[0], vae=vae_for(graph, 4))
-    report = client.report(client.run(graph), node)
-    assert report["denoise_for_covariance"] == report["denoise"]
-
-
 def test_the_decoder_of_an_autoencoder_kl(client):
     graph = Graph()
     model = tiny(graph, "sd15")

@@ -322,13 +322,31 @@ def test_clean_variance_is_that_of_independent_latents(schedule):
     assert clean_variance(level, 0.7) == pytest.approx(1 / (1 / 0.7**2 + level.alpha**2 / level.sigma**2))
 
 
-def test_kalman_costs_one_forward_and_a_backward_an_iteration():
+def test_kalman_costs_one_prediction_and_one_of_the_condition_an_iteration():
     prior, rows = CountedPrior(gaussian()), 3
     kalman = Kalman(isotropic_below=0.0, solver_iterations=5, spread_iterations=2)
     step = ReverseStep(0.4, VP.level(0.4), CLEAN)
     kalman(prior, observe("hole"), draw(rows, *SHAPE, seed=6), step, streams(rows))
     assert prior.evaluations.denoiser_forward == rows
-    assert prior.evaluations.denoiser_backward == (5 + 2) * rows
+    assert prior.evaluations.condition_forward == (5 + 2) * rows
+    assert prior.evaluations.denoiser_backward == 0
+
+
+def test_under_guidance_the_covariance_is_that_of_the_condition():
+    class Guided(GaussianMixturePrior):
+        def denoise(self, z, t):
+            return 3 * super().denoise(z, t) - 2 * z
+
+        def denoise_with_condition(self, z, t):
+            return self.denoise(z, t), self.denoise_condition(z, t)
+
+        def denoise_condition(self, z, t):
+            return GaussianMixturePrior.denoise(self, z, t)
+
+    z, v = draw(2, *SHAPE, seed=6), draw(2, *SHAPE, seed=7)
+    guided, plain = (linearised(gaussian(kind=kind), observe("hole"), z) for kind in (Guided, GaussianMixturePrior))
+    torch.testing.assert_close(guided.covariance_times(v), plain.covariance_times(v))
+    torch.testing.assert_close(guided.z0, gaussian(kind=Guided).denoise(z, torch.full((2,), 0.4, dtype=DOUBLE)))
 
 
 @both_schedules

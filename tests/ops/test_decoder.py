@@ -67,8 +67,8 @@ def test_a_linear_decoder_is_found_and_a_scrambled_one_is_refused():
 
 
 @pytest.mark.parametrize("covariance", ["tweedie", "isotropic"])
-def test_a_linear_decoder_needs_no_gradient_of_the_decoder(covariance):
-    """With the isotropic covariance, exact here, none of the denoiser either; known pixels are met."""
+def test_a_linear_decoder_needs_no_gradient(covariance):
+    """Known pixels are met; the isotropic covariance is exact here, and takes no products."""
     guidance = Kalman(covariance=covariance, exact_below=0.0)
     posterior = fit_posterior(
         Prior(),
@@ -78,8 +78,8 @@ def test_a_linear_decoder_needs_no_gradient_of_the_decoder(covariance):
     )
     config = RefineConfig(guidance=guidance, decoder="linear", steps=20, attempts=1)
     result = sample_posterior(Prior(), observe(), posterior, 8, config, generator=torch.Generator().manual_seed(1))
-    assert result.evaluations.decoder_backward == 0
-    assert (result.evaluations.denoiser_backward == 0) == (covariance == "isotropic")
+    assert result.evaluations.decoder_backward == result.evaluations.denoiser_backward == 0
+    assert (result.evaluations.condition_forward == 0) == (covariance == "isotropic")
     residual = observe().residual(result.images)[..., :8]
     assert residual.square().mean().sqrt() < 2 * 0.05
     hidden = result.images[..., 8:]

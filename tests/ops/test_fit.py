@@ -273,8 +273,9 @@ def test_evaluations_are_counted_by_the_row(keypoints):
     looks = 2 * points * config.samples
     matching = config.start_chains * (len(keypoints) - 1)
     assert cost.denoiser_forward == start + matching + walks + looks
-    assert cost.denoiser_backward == start * (guided.solver_iterations + guided.spread_iterations) + walks
-    assert cost.denoiser == cost.denoiser_forward + cost.denoiser_backward
+    assert cost.condition_forward == start * (guided.solver_iterations + guided.spread_iterations)
+    assert cost.denoiser_backward == walks
+    assert cost.denoiser == cost.denoiser_forward + cost.denoiser_backward + cost.condition_forward
 
 
 def test_a_posterior_says_what_it_was_fitted_to():

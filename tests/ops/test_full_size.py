@@ -121,29 +121,29 @@ ONE = Costs(
 )
 
 
-APART = frozenset({"covariance", "decoder"})
-
-
 def test_cost_is_additive_in_rows():
-    first, second = Evaluations(1, 2, 3, 4, 5, 6), Evaluations(6, 5, 4, 3, 2, 1)
-    for guided, taken in itertools.product((False, True), (WHOLE, APART)):
-        parts = tflop(first, ONE, guided, taken) + tflop(second, ONE, guided, taken)
-        assert tflop(first + second, ONE, guided, taken) == pytest.approx(parts)
+    first, second = Evaluations(1, 2, 3, 4, 5, 6, 7), Evaluations(7, 6, 5, 4, 3, 2, 1)
+    for guided in (False, True):
+        parts = tflop(first, ONE, guided) + tflop(second, ONE, guided)
+        assert tflop(first + second, ONE, guided) == pytest.approx(parts)
 
 
-@pytest.mark.parametrize(("guided", "taken", "expected"), [(False, WHOLE, 22), (True, WHOLE, 33), (True, APART, 28)])
-def test_guidance_doubles_a_row_and_the_gradient_of_the_whole_prediction(guided, taken, expected):
-    rows = Evaluations(denoiser_forward=2, denoiser_backward=1, decoder_backward=1)
-    assert tflop(rows, ONE, guided, taken) == pytest.approx(expected)
+@pytest.mark.parametrize(("guided", "expected"), [(False, 34), (True, 45)])
+def test_guidance_doubles_all_rows_but_those_of_the_condition_alone(guided, expected):
+    rows = Evaluations(denoiser_forward=2, denoiser_backward=1, decoder_backward=1, condition_forward=4)
+    assert tflop(rows, ONE, guided) == pytest.approx(expected)
+
+
+DECODER = frozenset({"decoder"})
 
 
 def test_peak_memory_holds_both_graphs_of_a_chain_and_else_the_larger_one():
     assert peak_memory(1000, ONE, 1, False, WHOLE) == 1000 + 100 + 250
     assert peak_memory(1000, ONE, 2, True, WHOLE) == 1000 + 2 * 2 * 100 + 2 * 250
-    assert peak_memory(1000, ONE, 2, True, APART) == 1000 + 2 * 250
+    assert peak_memory(1000, ONE, 2, True, DECODER) == 1000 + 2 * 250
     tiled = ONE._replace(decoder=ONE.decoder.tiled(9))
     assert peak_memory(1000, tiled, 4, False, WHOLE) == 1000 + 4 * 100 + 250
-    assert peak_memory(1000, tiled, 4, True, APART) == 1000 + 4 * 120
+    assert peak_memory(1000, tiled, 40, True, DECODER) == 1000 + 80 * 10
 
 
 def test_tiles_are_those_of_the_host():

@@ -106,7 +106,8 @@ def test_the_cost_is_that_of_the_steps(steps):
     walk = len(unfitted(prior).times) - 1
     assert result.evaluations.denoiser_forward == count * (walk + steps)
     products = settings.solver_iterations * steps + settings.spread_iterations * spread
-    assert result.evaluations.denoiser_backward == count * products
+    assert result.evaluations.condition_forward == count * products
+    assert result.evaluations.denoiser_backward == 0
 
 
 def test_progress_runs_over_all_batches():

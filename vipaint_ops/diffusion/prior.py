@@ -16,10 +16,6 @@ from .schedule import NoiseSchedule
 class DiffusionPrior(Protocol):
     """A frozen diffusion model over latents, with the decoder that makes pictures of them.
 
-    A prior with classifier-free guidance may also have ``denoise_for_covariance(z, t)``: the value of ``denoise`` with
-    the gradient of the conditional prediction alone. That Jacobian gives the covariance of z_0 given z_t and the
-    condition (Tweedie); the Jacobian of the guided prediction gives none, and costs twice as much.
-
     Latents are ``[batch, *latent_shape]``, pictures ``[batch, channels, height, width]`` in [-1, 1].
     Tensors in and out are float32 or float64; a model of lower precision casts inside.
     """
@@ -43,6 +39,22 @@ class DiffusionPrior(Protocol):
 
     def encode(self, x: Tensor) -> Tensor:
         """Picture to latent (the mean, where the encoder is random)."""
+        ...
+
+
+class GuidedPrior(DiffusionPrior, Protocol):
+    """A prior with classifier-free guidance, which also has the prediction of the condition alone.
+
+    The Jacobian of that prediction gives the covariance of z_0 given z_t and the condition (Tweedie). That of the
+    guided prediction is no covariance.
+    """
+
+    def denoise_with_condition(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The guided prediction of ``denoise``, and that of the condition alone; without gradients."""
+        ...
+
+    def denoise_condition(self, z: Tensor, t: Tensor) -> Tensor:
+        """The prediction of the condition alone; without gradients. Called after ``denoise_with_condition``."""
         ...
 
 
@@ -78,7 +90,12 @@ class LinearMap(Protocol):
 
 @dataclass
 class Evaluations:
-    """Network evaluations, in rows: a batch of 8 through the denoiser counts 8."""
+    """Network evaluations, in rows: a batch of 8 through the denoiser counts 8.
+
+    Attributes:
+        condition_forward: predictions for products with the covariance. Under classifier-free guidance they are of the
+            condition alone, and cost half of a guided one.
+    """
 
     denoiser_forward: int = 0
     denoiser_backward: int = 0
@@ -86,18 +103,20 @@ class Evaluations:
     decoder_backward: int = 0
     encoder_forward: int = 0
     encoder_backward: int = 0
+    condition_forward: int = 0
 
     @property
     def denoiser(self) -> int:
-        """Denoiser rows, forward and backward together."""
-        return self.denoiser_forward + self.denoiser_backward
+        """Denoiser rows, forward and backward together, and those of products with the covariance."""
+        return self.denoiser_forward + self.denoiser_backward + self.condition_forward
 
     def __str__(self) -> str:
         networks = ("denoiser", "decoder", "encoder")
-        return ", ".join(
+        rows = [
             f"{name} {getattr(self, f'{name}_forward')} forward {getattr(self, f'{name}_backward')} backward"
             for name in networks
-        )
+        ]
+        return ", ".join([rows[0], f"condition alone {self.condition_forward} forward", *rows[1:]])
 
     def __add__(self, other: Evaluations) -> Evaluations:
         return Evaluations(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -131,11 +150,21 @@ class CountedPrior:
         times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
         return self._call("denoiser", lambda v: self._prior.denoise(v, times), z)
 
-    def denoise_for_covariance(self, z: Tensor, t: float) -> Tensor:
-        """The value of :meth:`denoise`; its Jacobian is that of the conditional prediction, if the prior has one."""
-        times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
-        denoise = getattr(self._prior, "denoise_for_covariance", self._prior.denoise)
-        return self._call("denoiser", lambda v: denoise(v, times), z)
+    @torch.no_grad()
+    def denoise_with_condition(self, z: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """The prediction of :meth:`denoise`, and that of the condition alone, the same without guidance."""
+        if not hasattr(self._prior, "denoise_with_condition"):
+            z0 = self.denoise(z, t)
+            return z0, z0
+        self._count("denoiser_forward", len(z))
+        return self._prior.denoise_with_condition(z, torch.full((len(z),), t, dtype=z.dtype, device=z.device))
+
+    @torch.no_grad()
+    def denoise_condition(self, z: Tensor, t: float) -> Tensor:
+        """The prediction of the condition alone, for products with the covariance."""
+        self._count("condition_forward", len(z))
+        denoise = getattr(self._prior, "denoise_condition", self._prior.denoise)
+        return denoise(z, torch.full((len(z),), t, dtype=z.dtype, device=z.device))
 
     def decode(self, z0: Tensor, exact: bool = False) -> Tensor:
         """Latent to picture; with ``linear``, unless ``exact``, the decoder's picture with the gradient of that map."""
@@ -143,7 +172,7 @@ class CountedPrior:
             return self._call("decoder", self._prior.decode, z0)
         with torch.no_grad():
             picture = self._call("decoder", self._prior.decode, z0)
-        return with_gradient_of(self.linear.product(z0), picture)
+        return _StraightThrough.apply(self.linear.product(z0), picture)
 
     def encode(self, x: Tensor) -> Tensor:
         """Picture to latent."""
@@ -162,12 +191,9 @@ class CountedPrior:
         setattr(self.evaluations, name, getattr(self.evaluations, name) + rows)
 
 
-def with_gradient_of(surrogate: Tensor, value: Tensor) -> Tensor:
-    """``value`` with the gradient of ``surrogate``."""
-    return _StraightThrough.apply(surrogate, value)
-
-
 class _StraightThrough(torch.autograd.Function):
+    """The value of one tensor with the gradient of another."""
+
     @staticmethod
     def forward(ctx: Any, surrogate: Tensor, value: Tensor) -> Tensor:
         return value.clone()

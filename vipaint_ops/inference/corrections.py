@@ -29,9 +29,8 @@ from ..settings import Settings, choice, number
 from .linearised import KrylovSpace, Linearised, clean_variance, column, dot
 
 COVARIANCES = ("tweedie", "isotropic")
-GRADIENTS = ("denoiser", "covariance", "decoder", "chain")
-"""Gradients that a method can need: of the denoiser, of its conditional prediction alone (Tweedie's covariance), of the
-decoder; "chain" if a gradient goes through the decoder and then through the denoiser."""
+GRADIENTS = ("denoiser", "decoder", "chain")
+"""Gradients that a method can need: of the denoiser, of the decoder; "chain" if one goes through both."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,10 @@ class Correction(Protocol):
         """Correct E[z_0 | z] for ``z`` at ``step.t``, ``[batch, *latent_shape]``; row k uses stream k alone."""
         ...
 
+    def differentiates(self, decoder: str) -> frozenset[str]:
+        """The gradients that are taken (:data:`GRADIENTS`), with a decoder of that name."""
+        ...
+
 
 @dataclass(frozen=True)
 class DPS(Settings):
@@ -88,6 +91,10 @@ class DPS(Settings):
         length = self.scale / reverse_kernel(step.next, step.level).on_z0
         return Corrected(z0.detach(), z0.detach() - length * gradient)
 
+    def differentiates(self, decoder: str) -> frozenset[str]:
+        """See :class:`Correction`."""
+        return frozenset(GRADIENTS if decoder == "exact" else ["denoiser"])
+
 
 @dataclass(frozen=True)
 class PseudoInverse(Settings):
@@ -107,6 +114,10 @@ class PseudoInverse(Settings):
         model.root = root_weights(prior, observation, model.z0, model.picture, step.level, streams)
         weighed = model.residual / (model.root**2 * seen + observation.noise_std**2)
         return Corrected(model.z0, model.z0 + model.gain_times(weighed))
+
+    def differentiates(self, decoder: str) -> frozenset[str]:
+        """See :class:`Correction`."""
+        return frozenset({"decoder"} if decoder == "exact" else ())
 
 
 @dataclass(frozen=True)
@@ -143,8 +154,8 @@ class Kalman(Settings):
     It has no step size, and is exact for a Gaussian prior (TMPD, Boys et al. 2023, gives the mean).
 
     Attributes:
-        covariance: C, the covariance of z_0 given z_t. "tweedie" is that of the denoiser, by backward passes;
-            "isotropic" is r^2 I with r^2 of PiGDM (Song et al. 2023), which needs no gradient of the denoiser.
+        covariance: C, the covariance of z_0 given z_t. "tweedie" is that of the denoiser, one forward pass a product;
+            "isotropic" is r^2 I with r^2 of PiGDM (Song et al. 2023).
         isotropic_below: noise-to-signal ratio sigma / (alpha data_std) below which C is r^2 I in any case.
         exact_below: noise-to-signal ratio below which J is the decoder's own, not that of a linear decoder.
         solver_iterations: dimension of the Krylov space in which S is inverted; up to twice as many where no spread is
@@ -163,7 +174,7 @@ class Kalman(Settings):
 
     covariance: str = choice("tweedie", COVARIANCES)
     isotropic_below: float = number(0.3, 0)
-    exact_below: float = number(0.07, 0)
+    exact_below: float = number(0.06, 0)
     solver_iterations: int = number(3, 1)
     unexplained: float = number(0.05, 0)
     linear_iterations: int = number(2, 1)
@@ -189,12 +200,8 @@ class Kalman(Settings):
         return Corrected(model.z0, model.z0 + matheron(model, krylov, spread, predicted, factor), self._eta(step))
 
     def differentiates(self, decoder: str) -> frozenset[str]:
-        """The gradients that are taken (:data:`GRADIENTS`), with a decoder of that name."""
-        covariance = self.covariance == "tweedie"
-        exact = decoder == "exact" or self.exact_below > 0
-        both = decoder == "exact" or self.exact_below > self.isotropic_below
-        needed = {"covariance": covariance, "decoder": exact, "chain": covariance and both}
-        return frozenset(name for name, is_needed in needed.items() if is_needed)
+        """See :class:`Correction`."""
+        return frozenset({"decoder"} if decoder == "exact" or self.exact_below > 0 else ())
 
     def _dimension(self, model: Linearised) -> int:
         # The preconditioner of a linear decoder takes all measurements for equally precise.

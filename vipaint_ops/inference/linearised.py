@@ -1,9 +1,9 @@
 """A denoiser and a measurement linearised at a noisy latent: products and solves with Tweedie's covariance.
 
 With zh = E[z_0 | z_t], C = (sigma_t^2 / alpha_t) d zh / d z_t is the covariance of z_0 given z_t (Tweedie's second
-moment; under classifier-free guidance that of the conditional prediction), and J = A dD is the operator A seen through
-the decoder D. Products with C J^T are one vector-Jacobian product through denoiser and decoder; products with J are a
-finite difference of the decoder, because hosts and fused kernels seldom differentiate forwards.
+moment; under classifier-free guidance that of the condition's prediction), and J = A dD is the operator A seen through
+the decoder D. Products with C and J are finite differences of the networks: C is symmetric, so no gradient of the
+denoiser is needed. Products with J^T are one backward pass through the decoder, or none with a linear decoder.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Linearised:
     """Denoiser and measurement linearised at z_t: products with C, C J^T, J and S, rows weighed by ``root``.
 
     Args:
-        isotropic: C = r^2 I with r^2 of :func:`clean_variance`, which needs no gradient of the denoiser.
+        isotropic: C = r^2 I with r^2 of :func:`clean_variance`, without the denoiser.
         exact: J is the decoder's own although there is a linear decoder.
     """
 
     step = 0.3
-    """Length of the decoder's finite difference, in standard deviations of z_0 given z_t."""
+    """Length of finite differences, in standard deviations: of z_0 given z_t (decoder), of the noise (denoiser)."""
     root: Tensor | float = 1.0
     """sqrt(w) of each measurement."""
 
@@ -69,18 +69,16 @@ class Linearised:
         isotropic: bool = False,
         exact: bool = False,
     ):
-        level = prior.schedule.level(t)
         self._prior, self._observation, self._isotropic = prior, observation, isotropic
-        self._map, self._linear = prior.linear, None if exact else prior.linear
-        self.variance = clean_variance(level, prior.data_std)
-        self._scale = self.variance if isotropic else level.sigma**2 / level.alpha
-        with torch.enable_grad():
-            z = z.detach().requires_grad_(not isotropic)
-            self._prediction = prior.denoise(z, t) if isotropic else prior.denoise_for_covariance(z, t)
-            self._source = self._prediction.detach().requires_grad_() if isotropic else z
-            picture = prior.decode(self._source if isotropic else self._prediction, exact)
+        self._z, self._t, self._level = z, t, prior.schedule.level(t)
+        self._linear = None if exact else prior.linear
+        self.variance = clean_variance(self._level, prior.data_std)
+        self.z0, self._conditional = prior.denoise_with_condition(z, t)
+        with torch.set_grad_enabled(self._linear is None):
+            self._source = self.z0.detach().requires_grad_()
+            picture = prior.decode(self._source, exact)
             self._residual = observation.residual(picture)
-        self.z0, self.picture = self._prediction.detach(), picture.detach()
+        self.picture = picture.detach()
 
     @property
     def linear(self) -> bool:
@@ -103,34 +101,43 @@ class Linearised:
 
     def gain_times(self, u: Tensor) -> Tensor:
         """C J^T u."""
-        (g,) = torch.autograd.grad(self._residual, self._source, -self.root * u, retain_graph=True)
-        return self._scale * g
+        if self._linear is not None:
+            return self.covariance_times(self._linear.adjoint(self._adjoint(u), self.z0))
+        (v,) = torch.autograd.grad(self._residual, self._source, -self.root * u, retain_graph=True)
+        return self.covariance_times(v)
 
     def covariance_times(self, v: Tensor) -> Tensor:
-        """C v, with the transposed Jacobian for the Jacobian: C is symmetric for an exact denoiser."""
-        (g,) = torch.autograd.grad(self._prediction, self._source, v, retain_graph=True)
-        return self._scale * g
+        """C v: r^2 v, or a finite difference of the denoiser."""
+        if self._isotropic:
+            return self.variance * v
+        length = self._length(self._level.sigma, v)
+        moved = self._prior.denoise_condition(self._z + length * v, self._t)
+        return self._level.sigma**2 / self._level.alpha * (moved - self._conditional) / length
 
     def forward(self, v: Tensor) -> Tensor:
         """J v: of the linear decoder, or a finite difference."""
         if self._linear is not None:
             return self._seen(self._linear.product(v))
-        length = self.step * self.variance**0.5 / column((v**2).flatten(1).mean(1).sqrt().clamp(min=1e-30), v)
+        length = self._length(self.variance**0.5, v)
         with torch.no_grad():
             moved = self.root * self._observation.residual(self._prior.decode(self.z0 + length * v))
         return (self.residual - moved) / column(length.flatten(), moved)
 
+    def _length(self, deviation: float, v: Tensor) -> Tensor:
+        """The factor on ``v`` of a finite difference."""
+        return self.step * deviation / column((v**2).flatten(1).mean(1).sqrt().clamp(min=1e-30), v)
+
     def precondition(self, u: Tensor) -> Tensor:
-        """(r^2 A (L L^T + E) A^T + sigma_y^2)^-1 u with the map L of a linear decoder, also for an exact J.
+        """(r^2 A (L L^T + E) A^T + sigma_y^2)^-1 u, L the linear decoder; ``u`` itself without one.
 
         Rows are not weighed here: with r^2 I for C, every outlier would be explained. Conjugate gradients run in
         float64 where every device of its kind has it: in float32 they amplify rounding until a sample depends on its
         batch.
         """
-        if self._map is None:
+        if self._linear is None:
             return u
         dtype = torch.float64 if u.device.type in ("cpu", "cuda") else u.dtype
-        linear, observation = self._map.to(dtype), self._observation.to(u.device, dtype)
+        linear, observation = self._linear.to(dtype), self._observation.to(u.device, dtype)
         like = self.z0.to(dtype)
 
         def product(x: Tensor) -> Tensor:

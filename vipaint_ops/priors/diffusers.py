@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..diffusion.prior import with_gradient_of
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
 
@@ -152,12 +151,14 @@ class DiffusersPrior:
         """E[z_0 | z_t = z] for times ``t`` of shape ``[batch]``, in the dtype of ``z``; differentiable in ``z``."""
         return self._guided(*self._predict(z, t, self._conditioning).chunk(len(self._conditioning)))
 
-    def denoise_for_covariance(self, z: Tensor, t: Tensor) -> Tensor:
-        """The value of :meth:`denoise` with the gradient of the conditional prediction alone."""
-        conditional = self._predict(z, t, self._conditioning[:1])
-        with torch.no_grad():
-            guided = self._guided(conditional, *(self._predict(z, t, [row]) for row in self._conditioning[1:]))
-        return with_gradient_of(conditional, guided)
+    def denoise_with_condition(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The prediction of :meth:`denoise`, and that of the positive conditioning alone."""
+        rows = self._predict(z, t, self._conditioning).chunk(len(self._conditioning))
+        return self._guided(*rows), rows[0]
+
+    def denoise_condition(self, z: Tensor, t: Tensor) -> Tensor:
+        """The prediction of the positive conditioning alone."""
+        return self._predict(z, t, self._conditioning[:1])
 
     def decode(self, z0: Tensor) -> Tensor:
         """Latent to picture, unclamped; differentiable in ``z0``."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from ..diffusion.schedule import are_descending
 from ..errors import InputError
-from ..inference.corrections import Correction, Kalman
+from ..inference.corrections import GRADIENTS, Correction, Kalman
 from ..inference.decoder import DECODERS
 from ..inference.perceptual import Distance, check_perceptual
 from ..settings import Settings, choice, number
@@ -88,7 +88,7 @@ class FitConfig(Settings):
     def differentiates(self) -> frozenset[str]:
         """The gradients that are taken, of :data:`~vipaint_ops.inference.corrections.GRADIENTS`."""
         if self.objective != "bound":
-            return frozenset({"denoiser", "decoder", "chain"})
+            return frozenset(GRADIENTS)
         return self.guidance.differentiates(self.decoder) | ({"denoiser"} if self.iterations else frozenset())
 
     @classmethod
@@ -166,7 +166,7 @@ class RefineConfig(Settings):
     """
 
     guidance: Correction = field(default_factory=Kalman)
-    steps: int = number(23, 1)
+    steps: int = number(32, 1)
     eta: float = number(1.0, 0, 1)
     attempts: int = number(3, 1)
     batch_size: int = number(8, 1)
@@ -204,9 +204,7 @@ class RefineConfig(Settings):
     @property
     def differentiates(self) -> frozenset[str]:
         """The gradients that are taken, of :data:`~vipaint_ops.inference.corrections.GRADIENTS`."""
-        if self.kalman is not None:
-            return self.kalman.differentiates(self.decoder)
-        return frozenset({"denoiser", "decoder", "chain"} if self.decoder == "exact" else {"denoiser"})
+        return self.guidance.differentiates(self.decoder) if self.chain == "guided" else frozenset(GRADIENTS)
 
     @classmethod
     def published_v1(cls) -> RefineConfig:

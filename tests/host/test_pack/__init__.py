@@ -5,7 +5,7 @@ from .gradient import TestPlainGradient
 from .hooks import TestFingerprint, TestHooks, TestLinkedValue
 from .memory import TestPackMemory
 from .networks import TestTinyModel, TestTinyVAE
-from .pack_gradient import TestPackCovariance, TestPackGradient
+from .pack_gradient import TestPackCondition, TestPackGradient
 from .reused_buffer import TestReusedWeightBuffer
 from .spoilt_model import TestSpoiltModel
 
@@ -17,7 +17,7 @@ _NODES = (
     TestLatent,
     TestLinkedValue,
     TestModelState,
-    TestPackCovariance,
+    TestPackCondition,
     TestPackGradient,
     TestPackMemory,
     TestPlainGradient,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 
 import torch
 
@@ -30,22 +29,8 @@ def compare(function, x, step):
     return {"automatic": float(gradient.norm()), "finite_difference": float(difference)}
 
 
-def differentiated(function, x, network):
-    """Value and gradient of a random functional of ``function`` at ``x``, and rows of ``network`` with a gradient."""
-    rows = []
-    hook = network.register_forward_pre_hook(
-        lambda _, given: rows.append(len(given[0]) if given[0].requires_grad else 0)
-    )
-    with hook, torch.enable_grad():
-        leaf = x.clone().requires_grad_()
-        value = function(leaf)
-        functional = torch.randn(value.shape, generator=generator(7))
-        (gradient,) = torch.autograd.grad((functional * value).sum(), leaf)
-    return {"value": value.flatten().tolist(), "gradient": gradient.flatten().tolist(), "rows": sum(rows)}
-
-
-class TestPackCovariance:
-    """Reports values and gradients of ``denoise`` and ``denoise_for_covariance``, through the pack."""
+class TestPackCondition:
+    """Reports predictions, with and without the condition's own, and the rows that they send through the model."""
 
     CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = CATEGORY, "compare", (), True
 
@@ -54,14 +39,28 @@ class TestPackCovariance:
         return {"required": {"guider": ("GUIDER",), "vae": ("VAE",)}}
 
     def compare(self, guider, vae):
-        network, host = guider.model_patcher.model.diffusion_model, _host()
+        network, host, rows = guider.model_patcher.model.diffusion_model, _host(), []
 
         def work(prior):
             z, t = torch.randn(2, *prior.latent_shape, generator=generator(0)), torch.full((2,), 0.5)
-            names = ("denoise", "denoise_for_covariance")
-            return {name: differentiated(partial(getattr(prior, name), t=t), z, network) for name in names}
 
-        report = host.with_host_prior(guider, vae, (64, 64), work, rows=2, checkpointing="off")
+            def report(function, x):
+                rows.clear()
+                found = function(x, t)
+                guided, conditional = found if isinstance(found, tuple) else (found, found)
+                values = {"guided": guided.flatten().tolist(), "conditional": conditional.flatten().tolist()}
+                return {**values, "rows": sum(rows)}
+
+            return {
+                "guided": report(prior.denoise, z),
+                "both": report(prior.denoise_with_condition, z),
+                "condition": report(prior.denoise_condition, z),
+                "moved": report(prior.denoise_condition, z + 0.1),
+                "moved both": report(prior.denoise_with_condition, z + 0.1),
+            }
+
+        with network.register_forward_pre_hook(lambda _, given: rows.append(len(given[0]))):
+            report = host.with_host_prior(guider, vae, (64, 64), work, rows=2, gradients=host.Gradients.NONE)
         return {"ui": {"report": [report]}}
 
 
