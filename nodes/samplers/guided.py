@@ -278,14 +278,14 @@ class KalmanSampler(MethodNode):
                 default=2,
                 min=1,
                 max=50,
-                tooltip="Backward passes per step to solve for the observation, at least 3 with decoder exact.",
+                tooltip="Extra passes per step to solve for the observation, at least 3 with decoder exact.",
             ),
             io.Int.Input(
                 "spread_iterations",
                 default=2,
                 min=0,
                 max=50,
-                tooltip="Backward passes per step to draw the posterior variance. 0 = off: samples are too similar.",
+                tooltip="Extra passes per step to draw the posterior variance. 0 = off: samples are too similar.",
             ),
         ]
 
@@ -298,8 +298,8 @@ class KalmanSampler(MethodNode):
                 options=list(COVARIANCES),
                 default="tweedie",
                 optional=True,
-                tooltip="The model's uncertainty. tweedie: by gradients of the model. isotropic: one number, without "
-                "gradients.",
+                tooltip="The model's uncertainty. tweedie: by extra passes of the model. isotropic: one number."
+                " No gradients are used.",
             ),
         ]
 

@@ -106,18 +106,24 @@ class PseudoInverse(Settings):
 
     def __call__(self, prior, observation, z, step, streams) -> Corrected:
         """See :class:`Correction`."""
-        model = Linearised(prior, observation, z, step.t)
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            prediction = prior.denoise(z, step.t)
+            decoded = prior.decode(prediction)
+            residual = observation.residual(decoded)
+        z0, picture = prediction.detach(), decoded.detach()
         variance = clean_variance(step.level, prior.data_std)
-        gain = decoder_gain(prior, model.z0, model.picture, variance**0.5, streams)
-        shared = max(1.0, model.picture[0].numel() / model.z0[0].numel())
-        seen = observation.operator.squared((shared * variance * gain).expand_as(model.picture))
-        model.root = root_weights(prior, observation, model.z0, model.picture, step.level, streams)
-        weighed = model.residual / (model.root**2 * seen + observation.noise_std**2)
-        return Corrected(model.z0, model.z0 + model.gain_times(weighed))
+        gain = decoder_gain(prior, z0, picture, variance**0.5, streams)
+        shared = max(1.0, picture[0].numel() / z0[0].numel())
+        seen = observation.operator.squared((shared * variance * gain).expand_as(picture))
+        root = root_weights(prior, observation, z0, picture, step.level, streams)
+        weighed = root**2 * residual.detach() / (root**2 * seen + observation.noise_std**2)
+        (gradient,) = torch.autograd.grad(residual, z, -weighed)
+        return Corrected(z0, z0 + step.level.sigma**2 / step.level.alpha * gradient)
 
     def differentiates(self, decoder: str) -> frozenset[str]:
         """See :class:`Correction`."""
-        return frozenset({"decoder"} if decoder == "exact" else ())
+        return frozenset(GRADIENTS if decoder == "exact" else ["denoiser"])
 
 
 @dataclass(frozen=True)
