@@ -251,9 +251,8 @@ class SamplePosterior(io.ComfyNode):
                     options=list(GUIDANCE),
                     default="kalman",
                     tooltip="Correction towards the observation at each step. kalman: no step size, diverse samples. "
-                    "forward only: without gradients, for the preset fast and for quantised models. quality: more "
-                    "steps. pseudo-inverse: one gradient a step. dps: with a step size. published: for a fit of that "
-                    "preset.",
+                    "ding: for masks, fast, without gradients and decoder. quality: more steps. pseudo-inverse: one "
+                    "gradient a step. dps: with a step size. published: for a fit of that preset.",
                 ),
                 io.Int.Input(
                     "batch_size",

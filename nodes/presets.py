@@ -18,12 +18,12 @@ GUIDANCE = {
     "dps": RefineConfig(guidance=DPS(), steps=100, decoder="exact"),
     "published v1": PRESETS["published v1"].refine,
     "published v2": PRESETS["published v2"].refine,
-    "kalman, forward only": PRESETS["fast"].refine,
+    "ding": PRESETS["fast"].refine,
     "kalman, quality": PRESETS["quality"].refine,
 }
 RESTORATIONS = {
     "balanced": "kalman",
-    "fast": "kalman, forward only",
+    "fast": "ding",
     "quality": "kalman, quality",
     "published v1": "published v1",
     "published v2": "published v2",

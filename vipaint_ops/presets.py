@@ -28,7 +28,7 @@ PRESETS: dict[str, Preset] = {
     "balanced": Preset(FitConfig(), RefineConfig(), "for most pictures", (7.0, 8.1)),
     "fast": Preset(
         FitConfig(guidance=_FORWARD),
-        RefineConfig(guidance=_FORWARD, steps=18, attempts=1),
+        RefineConfig(guidance=_FORWARD, chain="ding", steps=28, attempts=1),
         "without gradients, also for quantised and compiled models",
         (2.8, 2.0),
     ),

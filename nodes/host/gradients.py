@@ -24,8 +24,9 @@ from ...vipaint_ops.errors import InputError
 _PROBE_TOLERANCE = 0.2
 _PROBE_STEP = 0.5
 _REMEDY = (
-    "use a method without gradients (the preset fast, or the samplers DInG, DDNM and LanPaint), or load the model "
-    "unquantised (fp16 or bf16), without torch.compile and without weight hooks on single conditions"
+    "use a method without gradients of the model (the presets fast, balanced and quality, or the samplers DInG, DDNM "
+    "and LanPaint), or load the model unquantised (fp16 or bf16), without torch.compile and without weight hooks on "
+    "single conditions"
 )
 
 

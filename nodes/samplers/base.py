@@ -10,8 +10,8 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ...vipaint_ops.inference.decoder import DECODERS
+from ...vipaint_ops.inference.known import pixels_only
 from ...vipaint_ops.samplers.config import SamplerConfig
-from ...vipaint_ops.samplers.known import pixels_only
 from ..host.branches import Gradients
 from ..host.prior import CHECKPOINTING, pad_to_model
 from ..host.sampler import HostSampler, Method

@@ -16,7 +16,7 @@ from tests.host.test_samplers import Sampling
 DEFECTS = {"out of memory": ["VIPaintDInGSampler", "VIPaintDDNMSampler"], None: ["VIPaintKalmanSampler"]}
 """Samplers by the defect of the model; out of memory is raised if a gradient is requested."""
 SETTINGS = {"VIPaintKalmanSampler": {"solver_iterations": 16}}
-PRESETS = {"fast": "out of memory", "balanced": None}
+PRESETS = ("fast", "balanced")
 """Presets of the all-in-one nodes, and the defect of the model."""
 TEXT = {"width": 64, "pooled": 32, "attention_mask": False}
 
@@ -102,11 +102,11 @@ def observed_error(pictures: torch.Tensor, scene: np.ndarray) -> float:
 
 @pytest.mark.parametrize("form", ["scaled_fp8", "int8", "gguf"], indirect=True)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_all_in_one_node_restores(client, scene, form, preset):
+def test_the_all_in_one_node_restores_without_gradients_of_the_model(client, scene, form, preset):
     given = Sampling(client, with_hole(scene, right_half(scene)), "sd3")
     node = given.graph.add(
         "VIPaintInpaint",
-        model=spoilt(given.graph, quantised(given.graph, form), PRESETS[preset]),
+        model=spoilt(given.graph, quantised(given.graph, form), "out of memory"),
         positive=given.positive,
         negative=given.negative,
         vae=given.vae,
@@ -134,7 +134,7 @@ def test_gradients_are_finite_differences(client, form):
 def test_a_refusal_names_methods_without_gradients(client, form, defect, cause):
     graph = Graph()
     model = Tiny(spoilt(graph, quantised(graph, form), defect), 16, TEXT)
-    with pytest.raises(HostError, match=f"{cause}.*preset fast.*DInG.*DDNM.*LanPaint"):
+    with pytest.raises(HostError, match=f"{cause}.*presets fast, balanced and quality.*DInG.*DDNM.*LanPaint"):
         gradients(client, graph, guider(graph, model), vae_for(graph, 16))
 
 

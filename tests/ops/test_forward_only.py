@@ -11,10 +11,10 @@ from vipaint_ops import InputError, NoiseSchedule, Observation, operators
 from vipaint_ops.diffusion.prior import CountedPrior
 from vipaint_ops.diffusion.schedule import Level
 from vipaint_ops.evaluation.metrics import moment_errors
+from vipaint_ops.inference.ding import fresh_std
+from vipaint_ops.inference.known import Known, filled
 from vipaint_ops.priors.analytic import GaussianMixturePrior
 from vipaint_ops.samplers import DInGConfig, LanPaintConfig, LATINOConfig, ding, lanpaint, latino
-from vipaint_ops.samplers.ding import fresh_std
-from vipaint_ops.samplers.known import Known, filled
 from vipaint_ops.samplers.lanpaint import oscillator
 from vipaint_ops.samplers.latino import proximal
 

@@ -46,7 +46,34 @@ def test_samples_reach_the_exact_posterior_with_and_without_iterations(schedule,
             x = result.latents.flatten(1)
             assert ((x.mean(0) - mean) / deviation)[hidden].square().mean().sqrt() < 0.1
             assert (x.std(0) / deviation)[hidden].log().mean().abs() < 0.06
-            assert result.evaluations.denoiser <= 100 * count
+            cost = result.evaluations
+            assert 2 * cost.denoiser_forward + cost.condition_forward <= 150 * count, "branches of a guided model"
+
+
+DING = RefineConfig(chain="ding", steps=60, guidance=Kalman(exact_below=0.0))
+
+
+@pytest.mark.parametrize(("schedule", "mask"), [(VP, "half"), (FLOW, "box")], ids=["vp-half", "flow-box"])
+def test_dings_transitions_keep_known_latents_and_come_near_the_posterior(schedule, mask):
+    prior, count = power_law_prior(schedule, side=8), 400
+    observation, exact = inpainting_problem(prior, mask, 0.01, seeded())
+    posterior = fit_posterior(prior, observation, FitConfig(), generator=seeded())
+    config = replace(DING, batch_size=count)
+    result = sample_posterior(prior, observation, posterior, count, config, generator=seeded(1))
+    mean, covariance = exact.moments()
+    deviation, hidden = covariance.diagonal().sqrt(), (observation.operator.mask == 0).flatten()
+    x = result.latents.flatten(1)
+    assert ((x.mean(0) - mean) / deviation)[hidden].square().mean().sqrt() < 0.25
+    assert (x.std(0) / deviation)[hidden].log().mean().abs() < 0.15
+    torch.testing.assert_close(x[:, ~hidden], observation.y.flatten()[~hidden].expand(count, -1))
+    assert result.evaluations.denoiser_backward == result.evaluations.decoder_backward == 0
+    assert config.differentiates == frozenset()
+
+
+def test_other_observations_than_masks_are_guided_in_place_of_ding():
+    prior = gaussian()
+    guided = sample(prior, 2, replace(DING, chain="guided", steps=3, attempts=1))
+    torch.testing.assert_close(sample(prior, 2, replace(DING, steps=3)).latents, guided.latents)
 
 
 @every_guidance

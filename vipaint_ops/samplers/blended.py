@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from ..inference.chain import pure_noise, reverse_step
+from ..inference.known import known_latents, pixels_only
 from ..inference.progress import reported
 from ..settings import number
 from .config import SamplerConfig
 from .driver import sampler
-from .known import known_latents, pixels_only
 
 
 @dataclass(frozen=True, kw_only=True)

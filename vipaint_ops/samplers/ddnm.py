@@ -13,10 +13,10 @@ from ..diffusion.prior import CountedPrior
 from ..diffusion.schedule import Level
 from ..diffusion.streams import NoiseStreams
 from ..inference.chain import pure_noise
+from ..inference.known import known_latents
 from ..measurement.observation import Observation
 from ..settings import number
 from .driver import gaussian_only, sampler
-from .known import known_latents
 from .travel import TravelConfig, noised, reported_steps
 
 

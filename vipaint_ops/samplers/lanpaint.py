@@ -12,11 +12,11 @@ from ..diffusion.prior import CountedPrior
 from ..diffusion.schedule import Level, ReverseStep
 from ..diffusion.streams import NoiseStreams
 from ..inference.chain import pure_noise, reverse_step
+from ..inference.known import Known, pixels_only
 from ..inference.progress import reported
 from ..settings import number
 from .config import SamplerConfig
 from .driver import sampler
-from .known import Known, pixels_only
 
 LAST_RATIO, LAST_TIME, KARRAS_EXPONENT = 0.0292, 1e-5, 7
 """Noise-to-signal ratio of the last step (Stable Diffusion's least), the least time, and the exponent of the grid."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from ..inference.chain import pure_noise, reverse_step
+from ..inference.known import known_latents, pixels_only
 from ..settings import number
 from .driver import sampler
-from .known import known_latents, pixels_only
 from .travel import TravelConfig, noised, reported_steps
 
 

@@ -13,8 +13,9 @@ from ..inference.decoder import DECODERS
 from ..inference.perceptual import Distance, check_perceptual
 from ..settings import Settings, choice, number
 
-OBJECTIVES = ("bound", "published_v1", "published_v2")
-CHAINS = ("guided", "published_v1", "published_v2")
+PUBLISHED = ("published_v1", "published_v2")
+OBJECTIVES = ("bound", *PUBLISHED)
+CHAINS = ("guided", "ding", *PUBLISHED)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,9 @@ class RefineConfig(Settings):
             proportion to their weight (docs/results.md). With many, weights degenerate and are tempered
             (:class:`~vipaint_ops.inference.results.Populations`).
         decoder: as in :class:`~vipaint_ops.samplers.config.SamplerConfig`.
-        chain: "guided", or one of the published chains, a name in :data:`CHAINS`; these ignore ``guidance``.
+        chain: a name in :data:`CHAINS`. "guided" corrects every prediction. "ding" takes DInG's transitions for masks,
+            without ``eta``, ``attempts`` and the decoder, and is "guided" for other observations. The published chains
+            ignore ``guidance``.
         perceptual_weight: of a perceptual distance added to the data term of the published chains (100 in v1, which
             adds it for inpainting, 1 in v2); 0 for none.
         perceptual: the distance; none for LPIPS from the package lpips.
@@ -190,9 +193,10 @@ class RefineConfig(Settings):
                 f"particles is {self.particles} with guidance {self.guidance}, chain {self.chain!r} and eta "
                 f"{self.eta:g}: particles need kalman guidance with covariance 'tweedie', and eta 1"
             )
-        if self.perceptual_weight and self.chain == "guided":
+        if self.perceptual_weight and self.chain not in PUBLISHED:
             raise InputError(
-                f"perceptual_weight is {self.perceptual_weight}, and the guided chain has no term for it: set it to 0"
+                f"perceptual_weight is {self.perceptual_weight}, and the chain {self.chain!r} has no term for it: set "
+                "it to 0"
             )
         check_perceptual(self.perceptual_weight, self.perceptual)
 
@@ -204,7 +208,8 @@ class RefineConfig(Settings):
     @property
     def differentiates(self) -> frozenset[str]:
         """The gradients that are taken, of :data:`~vipaint_ops.inference.corrections.GRADIENTS`."""
-        return self.guidance.differentiates(self.decoder) if self.chain == "guided" else frozenset(GRADIENTS)
+        published = self.chain in PUBLISHED
+        return frozenset(GRADIENTS) if published else self.guidance.differentiates(self.decoder)
 
     @classmethod
     def published_v1(cls) -> RefineConfig:

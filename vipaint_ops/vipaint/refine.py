@@ -11,13 +11,15 @@ from torch import Tensor
 from ..diffusion.prior import CountedPrior, DiffusionPrior
 from ..diffusion.streams import NoiseStreams
 from ..inference.batches import Request, sample_in_batches
-from ..inference.chain import end_time, guided_chain, time_grid
+from ..inference.chain import end_time, even_times, guided_chain, time_grid
+from ..inference.ding import ding_chain
+from ..inference.known import REFRESHES, Known, replaces_pixels
 from ..inference.linearised import require_gradients
 from ..inference.particles import Particles, particle_chain
 from ..inference.progress import Callback, Progress, reported
 from ..inference.results import Drawn, SampleResult
 from ..measurement.observation import Observation
-from .config import RefineConfig
+from .config import PUBLISHED, RefineConfig
 from .consistency import excess
 from .posterior import HierarchicalPosterior, log_ratio
 from .published import v1, v2
@@ -33,7 +35,20 @@ def guided(prior, observation, z, start, config, streams, callback) -> Tensor:
     return guided_chain(prior, observation, z, steps, config.guidance, streams, config.eta)
 
 
-CHAINS: dict[str, Chain] = {"guided": guided, "published_v1": v1.refine, "published_v2": v2.refine}
+def ding(prior, observation, z, start, config, streams, callback) -> Tensor:
+    """The :data:`Chain` of DInG for masks, with steps even in time; :func:`guided` for other observations."""
+    if not replaces_pixels(observation):
+        return guided(prior, observation, z, start, config, streams, callback)
+    steps = prior.schedule.reverse_steps(even_times(start, config.steps))
+    return ding_chain(prior, Known(prior, observation, REFRESHES), z, steps, streams, callback)
+
+
+CHAINS: dict[str, Chain] = {
+    "guided": guided,
+    "ding": ding,
+    "published_v1": v1.refine,
+    "published_v2": v2.refine,
+}
 """Chains by name."""
 
 
@@ -61,7 +76,7 @@ def sample_posterior(
             gradients are switched off.
     """
     settings = config or RefineConfig()
-    if settings.chain != "guided":
+    if settings.chain in PUBLISHED:
         observation.require_gaussian(f"the setting {settings.chain}")
     if settings.particles > 1:
         observation.require_gaussian("weighing particles")

@@ -17,6 +17,15 @@ FIRST_REFRESH, REFRESH_FACTOR = 3.0, 3.0
 """Noise-to-signal ratio at which known latents are first encoded anew, and the factor to the next one."""
 
 
+REFRESHES = 3
+"""How often known latents are encoded anew by default."""
+
+
+def replaces_pixels(observation: Observation) -> bool:
+    """Whether the known pixels of a picture can be overwritten: it is an inpainting one, with Gaussian noise."""
+    return not observation.likelihood.robust and observation.operator.selects and observation.y.ndim == 4
+
+
 def pixels_only(method: str) -> Callable[[Observation], None]:
     """The check of a method that overwrites known pixels.
 
