@@ -18,8 +18,9 @@ GUIDANCE = {
     "dps": RefineConfig(guidance=DPS(), steps=100, decoder="exact"),
     "published v1": PRESETS["published v1"].refine,
     "published v2": PRESETS["published v2"].refine,
-    "ding": PRESETS["fast"].refine,
+    "kalman, forward only": dataclasses.replace(PRESETS["fast"].refine, chain="guided"),
     "kalman, quality": PRESETS["quality"].refine,
+    "ding": PRESETS["fast"].refine,
 }
 RESTORATIONS = {
     "balanced": "kalman",
