@@ -34,7 +34,7 @@ FULL_CELLS = 64 * 64
 SCENE = 64
 ON_EMBEDDED: dict[str, VIPaint | Sampler] = {
     **{f"VIPaint {name}": systems.preset(name) for name in ("fast", "balanced", "quality")},
-    "VIPaint, exact gradients": systems.METHODS["VIPaint, exact gradients"],
+    "VIPaint, exact decoder": systems.METHODS["VIPaint, exact decoder"],
     "Kalman": systems.METHODS["Kalman"],
     "ReSample": systems.METHODS["ReSample"],
 }

@@ -94,7 +94,7 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "VIPaint": preset("balanced"),
     "VIPaint, fast": preset("fast"),
     "VIPaint, quality": preset("quality"),
-    "VIPaint, exact gradients": VIPaint(
+    "VIPaint, exact decoder": VIPaint(
         FitConfig(
             iterations=50,
             bound_every=0,
