@@ -204,15 +204,17 @@ def counted_rows(cache: Cache) -> dict[str, Rows]:
 
 
 def count_table(rows: dict[str, Rows]) -> str:
-    """Rows of every method, forward / backward."""
+    """Rows of every method, forward / backward, and those of the condition alone."""
 
     def cells(rows: Evaluations, share: int) -> list[str]:
-        return [
+        both = [
             f"{getattr(rows, f'{name}_forward') / share:.0f} / {getattr(rows, f'{name}_backward') / share:.0f}"
             for name in Costs._fields
         ]
+        return [both[0], f"{rows.condition_forward / share:.0f}", *both[1:]]
 
-    header = ["method", *(f"{part}: {name}" for part in ("fit", "a sample") for name in Costs._fields), "together"]
+    names = ("denoiser", "condition alone", "decoder", "encoder")
+    header = ["method", *(f"{part}: {name}" for part in ("fit", "a sample") for name in names), "together"]
     methods = {**ON_EMBEDDED, **ON_NORMAL}
     lines = []
     for name, found in rows.items():

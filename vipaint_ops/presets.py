@@ -25,24 +25,24 @@ class Preset(NamedTuple):
 _FORWARD = Kalman(linear_iterations=1, spread_iterations=1, exact_below=0.0)
 
 PRESETS: dict[str, Preset] = {
-    "balanced": Preset(FitConfig(), RefineConfig(), "for most pictures", (7.0, 8.1)),
+    "balanced": Preset(FitConfig(), RefineConfig(), "for most pictures", (6.5, 5.3)),
     "fast": Preset(
         FitConfig(guidance=_FORWARD),
-        RefineConfig(guidance=_FORWARD, chain="ding", steps=28, attempts=1),
+        RefineConfig(guidance=_FORWARD, chain="ding", steps=26, attempts=1),
         "without gradients, also for quantised and compiled models",
-        (2.8, 2.0),
+        (3.0, 2.6),
     ),
     "quality": Preset(
         FitConfig(guidance=Kalman()),
         RefineConfig(guidance=Kalman(linear_iterations=3, exact_below=0.1), steps=40),
         "more steps and solver iterations",
-        (12.5, 14.9),
+        (10.7, 9.1),
     ),
     "published v1": Preset(
-        FitConfig.published_v1(), RefineConfig.published_v1(), "the first published setting", (93.9, 107.3)
+        FitConfig.published_v1(), RefineConfig.published_v1(), "the first published setting", (93.9, 115.3)
     ),
     "published v2": Preset(
-        FitConfig.published_v2(), RefineConfig.published_v2(), "the second published setting", (66.7, 76.6)
+        FitConfig.published_v2(), RefineConfig.published_v2(), "the second published setting", (66.7, 81.0)
     ),
 }
 """The presets by name."""
