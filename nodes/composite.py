@@ -15,6 +15,10 @@ FEATHER_TOOLTIP = (
     "Distance in pixels, inside the masked area, over which a colour difference at its edge fades out. 0 = off."
 )
 MATCH_TOOLTIP = "Match mean and contrast of each sample's known pixels to the original before compositing."
+BLEND_TOOLTIP = (
+    "Mix original and sample where the mask is grey: what the original has there shows through. Off: masked "
+    "pixels, grey ones too, come from the sample."
+)
 
 
 class CompositeObserved(io.ComfyNode):
@@ -33,12 +37,13 @@ class CompositeObserved(io.ComfyNode):
                 io.Mask.Input("mask", tooltip="The mask of Observe: Inpaint (1 = masked area)."),
                 io.Int.Input("feather", default=0, min=0, max=256, tooltip=FEATHER_TOOLTIP),
                 io.Boolean.Input("colour_match", default=False, tooltip=MATCH_TOOLTIP),
+                io.Boolean.Input("blend_greys", default=False, optional=True, tooltip=BLEND_TOOLTIP),
             ],
             outputs=[output(io.Image, "composited", "The samples with the original known pixels.")],
         )
 
     @classmethod
-    def execute(cls, images, original, mask, feather, colour_match) -> io.NodeOutput:
+    def execute(cls, images, original, mask, feather, colour_match, blend_greys=False) -> io.NodeOutput:
         picture, samples = single_picture(original), pictures(images)
         if samples.shape[2:] != picture.shape[2:]:
             found, wanted = ("x".join(map(str, p.shape[2:])) for p in (samples, picture))
@@ -46,7 +51,8 @@ class CompositeObserved(io.ComfyNode):
         known = observed(mask, *picture.shape[2:])
         if colour_match:
             samples = masks.match_colours(samples, picture, known)
-        composited = to_images(masks.composite(samples, picture, known, feather))
+        pasted = observed(mask, *picture.shape[2:], greys=True) if blend_greys else known
+        composited = to_images(masks.composite(samples, picture, pasted, feather))
         # From [0, 1] to [-1, 1] and back rounds, so the known pixels come from the original itself.
         kept = (known == 1).movedim(1, -1)
         return io.NodeOutput(torch.where(kept, original[..., :3].to(composited), composited))

@@ -7,7 +7,8 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..vipaint_ops.images import masks
-from .pictures import check_mask
+from ..vipaint_ops.operators.inpainting import evidence
+from .pictures import mask_of
 from .sockets import SEED, output
 
 KINDS = (
@@ -131,8 +132,7 @@ class MaskToLatentGrid(io.ComfyNode):
 
     @classmethod
     def execute(cls, mask, vae) -> io.NodeOutput:
-        check_mask(mask)
-        known = 1 - mask.float().reshape(-1, 1, *mask.shape[-2:])
+        known = evidence(mask_of(mask))
         return io.NodeOutput(1 - masks.latent_grid(known, int(vae.spacial_compression_decode()))[:, 0])
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.images import masks
-
-_LOWEST, _HIGHEST = -0.5, 1.5
-"""Resizing may overshoot [0, 1] by this much, which is clamped. A larger range is an error."""
+from ..vipaint_ops.operators.inpainting import HIGHEST as _HIGHEST
+from ..vipaint_ops.operators.inpainting import LOWEST as _LOWEST
+from ..vipaint_ops.operators.inpainting import evidence
 
 
 def pictures(image: Tensor, name: str = "image") -> Tensor:
@@ -57,32 +57,38 @@ def sheet(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels)[None].float() / 255
 
 
-def check_mask(mask: Tensor) -> None:
-    """Check the values of a MASK.
+def mask_of(mask: Tensor) -> Tensor:
+    """The library's mask of a MASK: 1 observed, ``[batch, 1, height, width]``; a copy that supports gradients.
 
     Raises:
-        InputError: NaN or values outside [0, 1].
+        InputError: NaN or values far outside [0, 1].
     """
-    if not mask.isfinite().all() or mask.min() < 0 or mask.max() > 1:
-        raise InputError("mask has values outside [0, 1]: 1 is the area to fill, 0 the known pixels")
+    with torch.inference_mode(False):
+        mask = mask.clone().float()
+        if not mask.isfinite().all() or mask.min() < _LOWEST or mask.max() > _HIGHEST:
+            raise InputError("mask has values outside [0, 1]: 1 is the area to fill, 0 the known pixels")
+        return 1 - mask.clamp(0, 1).reshape(-1, 1, *mask.shape[-2:])
 
 
-def observed(mask: Tensor, height: int, width: int) -> Tensor:
+def observed(mask: Tensor, height: int, width: int, greys: bool = False) -> Tensor:
     """The library's mask, ``[1, 1, height, width]``, of a MASK for an image of that size.
+
+    Args:
+        greys: keep them, for blending; else they are hidden.
 
     Raises:
         InputError: nothing masked, everything masked, NaN or another range, several masks, or another aspect ratio.
     """
+    known = mask_of(mask)
+    if len(known) > 1:
+        raise InputError(f"mask is a batch of {len(known)}; use the mask of the image")
     with torch.inference_mode(False):
-        mask = mask.clone().float()
-        check_mask(mask)
-        if mask.ndim == 3 and len(mask) > 1:
-            raise InputError(f"mask is a batch of {len(mask)}; use the mask of the image")
-        if not (mask > 0).any():
+        hard = evidence(known)
+        if hard.all():
             raise InputError(
                 "mask has no hole: paint the area to fill (right-click Load Image, Open in MaskEditor) or connect a "
                 "mask. For an image without alpha, Load Image gives an empty mask of 64x64"
             )
-        if not (mask < 1).any():
+        if not hard.any():
             raise InputError("mask covers the whole image: leave some pixels unmasked")
-        return masks.fit_mask(1 - mask, height, width)
+        return (masks.fit_greys if greys else masks.fit_mask)(known, height, width)

@@ -57,7 +57,7 @@ class ObserveInpaint(io.ComfyNode):
                 io.Image.Input("image", tooltip="The image. Pixels under the mask are not used."),
                 io.Mask.Input(
                     "mask",
-                    tooltip="1 = masked area, 0 = known pixels. Grey pixels count less. A mask of another size but the "
+                    tooltip="1 = masked area, 0 = known pixels. Grey pixels are masked. A mask of another size but the "
                     "same shape is resized.",
                 ),
                 noise_input(),

@@ -186,11 +186,45 @@ def test_fit_mask_resizes_with_notice_when_the_aspect_agrees():
     assert torch.equal(fitted, masks.half_plane(64, 96))
 
 
-def test_a_hole_that_resizing_loses_is_refused():
+@pytest.mark.parametrize("size", [(32, 32), (48, 48), (127, 127)])
+def test_a_pixel_is_hidden_if_any_part_of_it_is(size):
     mask = torch.ones(128, 128)
-    mask[3, 5] = 0
-    with pytest.warns(UserWarning, match="resized"), pytest.raises(InputError, match="no hole"):
-        masks.fit_mask(mask, 32, 32)
+    mask[3, 5] = mask[77, :] = 0
+    with pytest.warns(UserWarning, match="resized"):
+        fitted = masks.fit_mask(mask, *size)[0, 0]
+
+    def covers(at, side):
+        """Pixels of a side that cover a part of the pixel ``at`` of 128."""
+        return [k for k in range(side) if k * 128 < (at + 1) * side and at * side < (k + 1) * 128]
+
+    assert not fitted[covers(3, size[0])][:, covers(5, size[1])].any()
+    assert not fitted[covers(77, size[0])].any()
+    assert fitted.mean() > 0.95 - 2 / size[0]
+
+
+@pytest.mark.parametrize("hidden", [0.0, 1 / 255, 3 / 255, -0.12])
+def test_the_noise_of_a_jpeg_hides_nothing(hidden):
+    mask = torch.full((8, 8), 1 - hidden)
+    mask[2, 2] = 0.3
+    fitted = masks.fit_mask(mask, 8, 8)
+    assert fitted.sum() == 63
+    assert fitted[0, 0, 2, 2] == 0
+
+
+@pytest.mark.parametrize("hidden", [5 / 255, 0.3, 0.7, 0.99611, 1.23])
+def test_any_grey_is_hidden_whole(hidden):
+    mask = torch.ones(8, 8)
+    mask[2, 2] = 1 - hidden
+    assert torch.equal(masks.fit_mask(mask, 8, 8), masks.fit_mask(mask > 0.999, 8, 8))
+
+
+def test_a_flat_sample_is_not_blown_up_and_contrast_changes_little():
+    known = masks.half_plane(16, 16)
+    flat, picture = torch.full((1, 3, 16, 16), 0.2), torch.rand(1, 3, 16, 16)
+    assert masks.match_colours(flat, picture, known).abs().max() < 1.5
+    lively = torch.where(known > 0, 0.01 * picture, picture)
+    matched = masks.match_colours(lively, torch.where(known > 0, 0.001 * picture, picture), known)
+    assert matched[..., 8:].std() > 0.7 * lively[..., 8:].std()
 
 
 @pytest.mark.parametrize(

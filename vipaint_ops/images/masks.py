@@ -1,7 +1,7 @@
 """Masks, their fit to a picture, and compositing.
 
-A mask is float ``[1, 1, height, width]``: 1 observed, 0 hidden, values between partly observed. ComfyUI's masks are
-the opposite: 1 marks the area to paint.
+A mask is float ``[1, 1, height, width]``: 1 observed, 0 hidden. Greys are hidden, unless they are asked for to blend.
+ComfyUI's masks are the opposite: 1 marks the area to paint.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..operators.inpainting import evidence
 
 NAMES = ("half", "box", "random", "pixels")
 """Names that :func:`by_name` accepts."""
 
+MOST_GAIN = 1.25
+"""Largest change of contrast by :func:`match_colours`, far above that of an autoencoder."""
 _ASPECT_TOLERANCE = 0.01
 _HOST_EMPTY_SIZE = (64, 64)
 
@@ -181,39 +184,38 @@ def by_name(name: str, height: int, width: int, *, generator: torch.Generator) -
 
 
 def fit_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """Check a user's mask and resize it to the picture, as float ``[1, 1, height, width]``.
+    """Check a user's mask and resize it to the picture: 1 observed, 0 hidden, ``[1, 1, height, width]``.
 
-    A mask of another size with the same aspect is resized by nearest neighbour, with a warning.
+    Greys are hidden (:func:`~vipaint_ops.operators.inpainting.evidence`). A mask of another size and the same aspect is
+    resized, with a warning: a pixel is hidden if any part of it is.
 
     Args:
         mask: ``[h, w]``, ``[1, h, w]`` or ``[1, 1, h, w]``, 1 observed and 0 hidden, boolean or in [0, 1].
 
     Raises:
-        InputError: the mask has another shape, values that are not finite or outside [0, 1], or another aspect than
+        InputError: the mask has another shape, values that are not finite or far outside [0, 1], or another aspect than
             the picture; or it has no hidden or no observed pixel.
     """
+    known = evidence(fit_greys(mask, height, width))
+    if known.all():
+        raise InputError("mask has no hole (it is 1 everywhere): mark the area to paint with 0")
+    if not known.any():
+        raise InputError("mask observes nothing (it is 1 nowhere): leave some of the picture outside the hole")
+    return known
+
+
+def fit_greys(mask: Tensor, height: int, width: int) -> Tensor:
+    """As :func:`fit_mask` with the greys of the mask, for blending, and without the test for a hole."""
     mask = _single(mask)
+    known = evidence(mask)
     rows, columns = mask.shape[2:]
-    if not mask.isfinite().all():
-        raise InputError("mask contains NaN or infinite values; give numbers from 0 (hidden) to 1 (observed)")
-    low, high = mask.min().item(), mask.max().item()
-    if low < 0 or high > 1:
-        raise InputError(
-            f"mask has values from {low:g} to {high:g}; give numbers from 0 (hidden) to 1 (observed): "
-            "an 8-bit mask is divided by 255"
-        )
-    if (rows, columns) == _HOST_EMPTY_SIZE != (height, width) and low == high:
+    if (rows, columns) == _HOST_EMPTY_SIZE != (height, width) and (known.all() or not known.any()):
         raise InputError(
             "mask has no hole: it is the empty 64x64 mask that ComfyUI uses when no mask is drawn; "
             f"draw or connect a mask for the {height}x{width} picture"
         )
-    if (rows, columns) != (height, width):
-        mask = _resize(mask, height, width)
-    if not (mask < 1).any():
-        raise InputError("mask has no hole (it is 1 everywhere): mark the area to paint with 0")
-    if not (mask > 0).any():
-        raise InputError("mask observes nothing (it is 0 everywhere): leave some of the picture outside the hole")
-    return mask
+    mask = mask.clamp(0, 1)
+    return mask if (rows, columns) == (height, width) else _resize(mask, height, width)
 
 
 def latent_grid(mask: Tensor, factor: int) -> Tensor:
@@ -233,13 +235,13 @@ def latent_grid(mask: Tensor, factor: int) -> Tensor:
 def composite(images: Tensor, picture: Tensor, mask: Tensor, feather: int = 0) -> Tensor:
     """Paste the observed picture over samples.
 
-    Where the mask is 1, the result is ``picture``, bit for bit. Where it is between 0 and 1, picture and sample are
-    blended. Where it is 0, ``picture`` is not read.
+    Where the mask is 1, the result is ``picture``, bit for bit. Where it is 0, ``picture`` is not read.
 
     Args:
         images: samples, ``[batch, channels, height, width]``.
         picture: the observed picture, ``[1, channels, height, width]``.
-        mask: ``[1, 1, height, width]`` in [0, 1].
+        mask: of :func:`fit_mask`, ``[1, 1, height, width]``. With :func:`fit_greys`, picture and sample are blended
+            where it is grey: what lies there in the picture shows through.
         feather: width in pixels, into the hole, over which the difference between picture and sample at the edge
             fades out. It hides seams of colour, not of shape. 0 leaves the samples in the hole unchanged.
     """
@@ -256,6 +258,8 @@ def composite(images: Tensor, picture: Tensor, mask: Tensor, feather: int = 0) -
 def match_colours(images: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
     """Shift and scale each channel of samples to the picture's mean and standard deviation over the observed pixels.
 
+    The scale is at most :data:`MOST_GAIN` and at least its inverse: flat known pixels say nothing about contrast.
+
     Args:
         images: samples, ``[batch, channels, height, width]``.
         picture: the observed picture, ``[1, channels, height, width]``.
@@ -263,8 +267,8 @@ def match_colours(images: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
     """
     mean, deviation = _moments(images, mask)
     wanted_mean, wanted_deviation = _moments(torch.where(mask > 0, picture, 0.0), mask)
-    smallest = torch.finfo(images.dtype).eps
-    return wanted_mean + (images - mean) * wanted_deviation / deviation.clamp(min=smallest)
+    gain = wanted_deviation / deviation.clamp(min=torch.finfo(images.dtype).eps)
+    return wanted_mean + (images - mean) * gain.clamp(1 / MOST_GAIN, MOST_GAIN)
 
 
 def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -327,7 +331,7 @@ def _resize(mask: Tensor, height: int, width: int) -> Tensor:
             "crop or redraw the mask to the picture's shape"
         )
     warnings.warn(f"mask resized from {rows}x{columns} to the picture's {height}x{width}", stacklevel=3)
-    return F.interpolate(mask, size=(height, width), mode="nearest-exact")
+    return 1 - F.adaptive_max_pool2d(1 - mask, (height, width))
 
 
 def _window_mean(x: Tensor, radius: int) -> Tensor:

@@ -8,30 +8,49 @@ from torch import Tensor
 from ..errors import InputError
 from .base import Operator
 
+KNOWN_FROM = 1 - 4 / 255
+"""Value of a mask from which a pixel is observed: less is hidden. The rest is for the noise of a JPEG."""
+LOWEST, HIGHEST = -0.5, 1.5
+"""Masks may overshoot [0, 1] by this much, as resizing does. A larger range is an error."""
+
+
+def evidence(mask: Tensor) -> Tensor:
+    """1 where a mask (1 observed, 0 hidden) is all but 1, else 0: a pixel is observed or hidden, as a whole.
+
+    Raises:
+        InputError: the mask is empty, not finite, or far outside [0, 1].
+    """
+    if mask.numel() == 0:
+        raise InputError(f"mask has shape {tuple(mask.shape)}: it is empty")
+    if not mask.isfinite().all():
+        raise InputError("mask contains NaN or infinite values; give numbers from 0 (hidden) to 1 (observed)")
+    low, high = mask.min().item(), mask.max().item()
+    if low < LOWEST or high > HIGHEST:
+        raise InputError(
+            f"mask has values from {low:g} to {high:g}; give numbers from 0 (hidden) to 1 (observed): "
+            "an 8-bit mask is divided by 255"
+        )
+    return (mask >= KNOWN_FROM).to(mask.dtype if mask.is_floating_point() else torch.float32)
+
 
 class Inpainting(Operator):
-    """A = diag(mask): 1 observed, 0 hidden, values between weigh the measurement down.
+    """A = diag(mask): 1 observed, 0 hidden. Greys are hidden (:func:`evidence`).
 
     Args:
         mask: ``[height, width]``, ``[1, height, width]`` or ``[batch, 1, height, width]`` in [0, 1]
             (any shape that broadcasts against the picture).
 
     Raises:
-        InputError: the mask is not finite, leaves [0, 1], or observes nothing; when used: its size is not that of
+        InputError: the mask is not finite, far outside [0, 1], or observes nothing; when used: its size is not that of
             the picture.
     """
 
     selects = True
 
     def __init__(self, mask: Tensor):
-        mask = torch.as_tensor(mask)
-        self.mask = mask if mask.is_floating_point() else mask.float()
-        if self.mask.numel() == 0:
-            raise InputError(f"mask has shape {tuple(self.mask.shape)}: it is empty")
-        if not self.mask.isfinite().all() or self.mask.min() < 0 or self.mask.max() > 1:
-            raise InputError("mask must be finite and within [0, 1] (1 observed, 0 hidden)")
-        if not (self.mask > 0).any():
-            raise InputError("mask observes nothing (it is 0 everywhere): leave some of the picture visible")
+        self.mask = evidence(torch.as_tensor(mask))
+        if not self.mask.any():
+            raise InputError("mask observes nothing (it is 1 nowhere): leave some of the picture visible")
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._fitting(x) * x
@@ -40,11 +59,10 @@ class Inpainting(Operator):
         return self._fitting(y) * y
 
     def pinv(self, y: Tensor) -> Tensor:
-        mask = self._fitting(y)
-        return torch.where(mask > 0, y / mask.clamp(min=torch.finfo(y.dtype).tiny), 0.0)
+        return self._fitting(y) * y
 
     def squared(self, v: Tensor) -> Tensor:
-        return self._fitting(v) ** 2 * v
+        return self._fitting(v) * v
 
     def observed(self, y: Tensor) -> Tensor:
         return (self._fitting(y) > 0).expand_as(y)
