@@ -196,7 +196,7 @@ def test_presets_differ_in_their_steps(client, picture):
         graph = Graph()
         inpaint(graph, picture, preset=preset, num_samples=1)
         runs.append(max(client.run(graph).progress().values()))
-    assert runs[0] == runs[1] < runs[2]
+    assert runs[0] < runs[1] < runs[2]
 
 
 def test_fit_and_sample_show_progress_and_previews(client, picture):

@@ -13,11 +13,12 @@ from tests.host.graphs import INPAINT, Tiny, guider, right_half, with_hole
 from tests.host.test_gradients import gradients, vae_for
 from tests.host.test_samplers import Sampling
 
-DEFECTS = {"out of memory": ["VIPaintDInGSampler", "VIPaintDDNMSampler"], None: ["VIPaintKalmanSampler"]}
-"""Samplers by the defect of the model; out of memory is raised if a gradient is requested."""
+SAMPLERS = ("VIPaintDInGSampler", "VIPaintDDNMSampler", "VIPaintKalmanSampler")
+NO_GRADIENT = "out of memory"
+"""Defect of a model: this is raised if a gradient is requested."""
 SETTINGS = {"VIPaintKalmanSampler": {"solver_iterations": 16}}
 PRESETS = ("fast", "balanced")
-"""Presets of the all-in-one nodes, and the defect of the model."""
+"""Presets of the all-in-one nodes."""
 TEXT = {"width": 64, "pooled": 32, "attention_mask": False}
 
 
@@ -60,8 +61,8 @@ def unet(graph: Graph, name: str) -> Link:
     return graph.add("UNETLoader", unet_name=f"{name}.safetensors", weight_dtype="default")[0]
 
 
-def spoilt(graph: Graph, model: Link, defect: str | None) -> Link:
-    return graph.add("TestSpoiltModel", model=model, defect=defect)[0] if defect else model
+def spoilt(graph: Graph, model: Link, defect: str = NO_GRADIENT) -> Link:
+    return graph.add("TestSpoiltModel", model=model, defect=defect)[0]
 
 
 def agree(ours, twin, original, form: str) -> None:
@@ -71,27 +72,26 @@ def agree(ours, twin, original, form: str) -> None:
     assert (ours - twin).norm() <= (2.0 if rounds_more(form) else 0.05) * weights_only
 
 
-@pytest.mark.parametrize("defect", DEFECTS, ids=["gradient-free", "with gradients"])
-def test_samplers_restore_as_with_the_dequantised_weights(client, scene, form, defect):
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_restore_as_with_the_dequantised_weights(client, scene, form, name):
+    """The Kalman sampler takes differences of the model, which amplify the rounding of inputs on random weights."""
     given = Sampling(client, with_hole(scene, right_half(scene)), "sd3")
     latent, sigmas = given.latent(), given.sigmas()
     models = (quantised(given.graph, form), dequantised(given.graph, form), given.model)
     saved = []
-    for name in DEFECTS[defect]:
-        for model in models:
-            given.model = spoilt(given.graph, model, defect)
-            sampled = given.run(given.method(name, **SETTINGS.get(name, {})), latent, sigmas, cfg=2.0)
-            pictures = given.graph.add("VAEDecode", samples=sampled[0], vae=given.vae)
-            saved.append((given.kept(sampled), given.graph.add("TestSaveTensor", image=pictures[0])))
+    for model in models:
+        given.model = spoilt(given.graph, model)
+        sampled = given.run(given.method(name, **SETTINGS.get(name, {})), latent, sigmas, cfg=2.0)
+        pictures = given.graph.add("VAEDecode", samples=sampled[0], vae=given.vae)
+        saved.append((given.kept(sampled), given.graph.add("TestSaveTensor", image=pictures[0])))
     run = client.run(given.graph)
-    results = [[client.tensor(run, node) for node in pair] for pair in saved]
-    for ours, twin, original in (results[i : i + len(models)] for i in range(0, len(results), len(models))):
-        assert all(result.isfinite().all() for result in ours)
-        # On random weights, the Kalman sampler amplifies further rounding to other samples.
-        if defect or not rounds_more(form):
-            agree(ours[0], twin[0], original[0], form)
-        error, expected = (observed_error(pictures, scene) for pictures in (ours[1], twin[1]))
-        assert error <= 1.01 * expected
+    ours, twin, original = ([client.tensor(run, node) for node in pair] for pair in saved)
+    assert all(result.isfinite().all() for result in ours)
+    amplified = name == "VIPaintKalmanSampler" and rounds_more(form)
+    if not amplified:
+        agree(ours[0], twin[0], original[0], form)
+    error, expected = (observed_error(pictures, scene) for pictures in (ours[1], twin[1]))
+    assert error <= (1.05 if amplified else 1.01) * expected
 
 
 def observed_error(pictures: torch.Tensor, scene: np.ndarray) -> float:
@@ -106,7 +106,7 @@ def test_the_all_in_one_node_restores_without_gradients_of_the_model(client, sce
     given = Sampling(client, with_hole(scene, right_half(scene)), "sd3")
     node = given.graph.add(
         "VIPaintInpaint",
-        model=spoilt(given.graph, quantised(given.graph, form), "out of memory"),
+        model=spoilt(given.graph, quantised(given.graph, form)),
         positive=given.positive,
         negative=given.negative,
         vae=given.vae,
@@ -139,10 +139,11 @@ def test_a_refusal_names_methods_without_gradients(client, form, defect, cause):
 
 
 @pytest.mark.parametrize("form", ["gguf"], indirect=True)
-def test_gguf_of_a_model_with_changes_in_place_has_no_gradient(client, scene, form):
+def test_gguf_of_a_model_with_changes_in_place_runs_without_a_gradient(client, scene, form):
     given = Sampling(client, with_hole(scene, right_half(scene)), "sd3")
     given.model = given.graph.add("UnetLoaderGGUF", unet_name="tiny_flux_gguf.gguf")[0]
-    (latents,) = given.latents(given.run(given.method("VIPaintDInGSampler")))
-    assert latents.isfinite().all()
-    message = given.refusal(given.run(given.method("VIPaintKalmanSampler")))
+    for name in ("VIPaintDInGSampler", "VIPaintKalmanSampler"):
+        (latents,) = given.latents(given.run(given.method(name)))
+        assert latents.isfinite().all()
+    message = given.refusal(given.run(given.method("VIPaintDPSSampler")))
     assert "cannot be differentiated" in message and "DInG" in message
