@@ -14,7 +14,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     from comfy_api.v0_0_2 import ComfyExtension, io
 
     from .compare import Compare
-    from .composite import CompositeObserved
+    from .composite import CompositeObserved, CropToObservation
     from .demo import DemoScene
     from .inpaint import Inpaint
     from .ldm.nodes import LDMClassLabel, LoadLDMCheckpoint
@@ -50,6 +50,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 FitPosterior,
                 SamplePosterior,
                 CompositeObserved,
+                CropToObservation,
                 SavePosterior,
                 LoadPosterior,
                 LoadLDMCheckpoint,

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.evaluation import metrics, plots
 from ..vipaint_ops.measurement.observation import Observation
-from .pictures import pictures, sheet, single_picture
+from .pictures import pictures, sheet, single_picture, without_border
 from .sockets import ObservationSocket, output
 
 _COLUMNS = 4
@@ -52,7 +52,8 @@ class Compare(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, original, observation=None, names="") -> io.NodeOutput:
-        restored, truth = pictures(images, "images"), single_picture(original, "original")
+        truth = single_picture(original, "original")
+        restored = without_border(pictures(images, "images"), *truth.shape[2:])
         if restored.shape[2:] != truth.shape[2:]:
             raise InputError(f"images are {_size(restored)} and original {_size(truth)} (height x width): {_REMEDY}")
         if observation is not None:

@@ -8,8 +8,8 @@ from comfy_api.v0_0_2 import io
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.images import masks
 from .pictures import images as to_images
-from .pictures import observed, pictures, single_picture
-from .sockets import output
+from .pictures import observed, pictures, single_picture, without_border
+from .sockets import ObservationSocket, output
 
 FEATHER_TOOLTIP = (
     "Distance in pixels, inside the masked area, over which a colour difference at its edge fades out. 0 = off."
@@ -44,7 +44,8 @@ class CompositeObserved(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, original, mask, feather, colour_match, blend_greys=False) -> io.NodeOutput:
-        picture, samples = single_picture(original), pictures(images)
+        picture = single_picture(original)
+        samples = without_border(pictures(images), *picture.shape[2:])
         if samples.shape[2:] != picture.shape[2:]:
             found, wanted = ("x".join(map(str, p.shape[2:])) for p in (samples, picture))
             raise InputError(f"images are {found} and original {wanted} (height x width): composite before resizing")
@@ -56,3 +57,33 @@ class CompositeObserved(io.ComfyNode):
         # From [0, 1] to [-1, 1] and back rounds, so the known pixels come from the original itself.
         kept = (known == 1).movedim(1, -1)
         return io.NodeOutput(torch.where(kept, original[..., :3].to(composited), composited))
+
+
+class CropToObservation(io.ComfyNode):
+    """Decoded samples at the size of the observed image."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintCropToObservation",
+            display_name="Crop to Observation",
+            category="VIPaint",
+            description="Crops decoded samples of a sampler to the image of the observation. Images whose sides the "
+            "model does not take are padded at the right and the bottom.",
+            inputs=[
+                io.Image.Input("images", tooltip="Samples of VAE Decode, any number."),
+                ObservationSocket.Input("observation", tooltip="The observation of the sampler."),
+            ],
+            outputs=[output(io.Image, "cropped", "The samples at the size of the image.")],
+        )
+
+    @classmethod
+    def execute(cls, images, observation) -> io.NodeOutput:
+        height, width = observation.operator.picture_size(tuple(observation.y.shape[2:]))
+        samples = without_border(images.movedim(-1, 1), height, width)
+        if samples.shape[2:] != (height, width):
+            raise InputError(
+                f"images are {images.shape[1]}x{images.shape[2]} and the observed image {height}x{width} (height x "
+                "width): connect the samples before resizing"
+            )
+        return io.NodeOutput(samples.movedim(1, -1).contiguous())

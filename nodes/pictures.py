@@ -12,9 +12,13 @@ from torch import Tensor
 
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.images import masks
+from ..vipaint_ops.images.pictures import crop_to
 from ..vipaint_ops.operators.inpainting import HIGHEST as _HIGHEST
 from ..vipaint_ops.operators.inpainting import LOWEST as _LOWEST
 from ..vipaint_ops.operators.inpainting import evidence
+
+PICTURE_MULTIPLES = (8, 16, 32, 64)
+"""Sides of images that models take are multiples of one of these."""
 
 
 def pictures(image: Tensor, name: str = "image") -> Tensor:
@@ -45,6 +49,16 @@ def single_picture(image: Tensor, name: str = "image") -> Tensor:
     if len(image) != 1:
         raise InputError(f"{name} is a batch of {len(image)}; VIPaint takes one image: select it with ImageFromBatch")
     return pictures(image, name)
+
+
+def without_border(samples: Tensor, height: int, width: int) -> Tensor:
+    """Samples of a padded image, ``[batch, 3, height, width]``, cropped to the image; others unchanged.
+
+    Padded sides are the next multiple of one of :data:`PICTURE_MULTIPLES` (``pad_to_model``).
+    """
+    found = tuple(samples.shape[2:])
+    padded = [tuple(side + -side % multiple for side in (height, width)) for multiple in PICTURE_MULTIPLES]
+    return crop_to(samples, height, width) if found in padded else samples
 
 
 def images(pictures: Tensor) -> Tensor:

@@ -240,7 +240,9 @@ def _start(flow: Workflow, given: _Given, steps: int, samples: int, muted: bool 
 
 def _run(flow: Workflow, given: _Given, method: Node, start: dict[str, Output], muted: bool = False) -> Output:
     sampled = flow.add("SamplerCustomAdvanced", guider=given.guider, sampler=method["sampler"], **start, muted=muted)
-    return flow.add("VAEDecode", samples=sampled["output"], vae=given.vae, muted=muted)["IMAGE"]
+    decoded = flow.add("VAEDecode", samples=sampled["output"], vae=given.vae, muted=muted)["IMAGE"]
+    cropped = flow.add("VIPaintCropToObservation", images=decoded, observation=given.observation, muted=muted)
+    return cropped["cropped"]
 
 
 def _composited(flow: Workflow, images: Output, original: Output, mask: Output, small: bool = True) -> None:
