@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.architectures import ARCHITECTURES, row
+from benchmarks.counts import WHOLE
 from benchmarks.full_size import Costs, peak_memory, table
 from benchmarks.report import RESULTS
 
@@ -50,7 +51,7 @@ def predicted(task: str, dtype: str, side: int) -> float:
         checkpointed = task == "gradient on" and name != "encoder"
         found[name] = row(dataclasses.replace(network, shape=shape), checkpointed, getattr(torch, dtype))
     costs = Costs(**found)
-    size = costs.decoder.working if task == "decode" else peak_memory(0, costs, 1, sd15.guided)
+    size = costs.decoder.working if task == "decode" else peak_memory(0, costs, 1, sd15.guided, WHOLE)
     return size / 2**20
 
 
