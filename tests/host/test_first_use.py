@@ -171,7 +171,7 @@ def test_a_vae_that_makes_nan_is_named_with_the_remedy(client, picture, dtype, a
     graph = Graph()
     model = tiny(graph, "sd15")
     image = graph.add("LoadImage", image=picture)
-    vae = graph.add("TestTinyVAE", seed=0, overflows_in=dtype)
+    vae = graph.add("TestTinyVAE", seed=0, nan_in=dtype)
     observed = graph.add("VIPaintObserveInpaint", image=image[0], mask=image[1], noise_level=0.05)
     node = fit(graph, guider(graph, model), vae[0], observed[0], preset=preset)
     graph.add("PreviewAny", source=node[3])
@@ -182,7 +182,7 @@ def test_a_vae_that_makes_nan_is_named_with_the_remedy(client, picture, dtype, a
 def test_the_noise_level_names_such_a_vae_too(client, picture):
     graph = Graph()
     image = graph.add("LoadImage", image=picture)
-    vae = graph.add("TestTinyVAE", seed=0, overflows_in="float16")
+    vae = graph.add("TestTinyVAE", seed=0, nan_in="float16")
     node = graph.add("VIPaintEstimateNoiseLevel", image=image[0], vae=vae[0])
     graph.add("PreviewAny", source=node[1])
     with pytest.raises(HostError, match="start ComfyUI with --fp32-vae"):

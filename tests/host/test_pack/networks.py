@@ -170,15 +170,15 @@ class TestTinyVAE:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"seed": integer(0)}, "optional": {"overflows_in": (("float16", "float32"),)}}
+        return {"required": {"seed": integer(0)}, "optional": {"nan_in": (("float16", "float32"),)}}
 
-    def build(self, seed, overflows_in=None):
+    def build(self, seed, nan_in=None):
         settings = {"ddconfig": _AUTOENCODER, "embed_dim": _AUTOENCODER["z_channels"]}
         network = comfy.ldm.models.autoencoder.AutoencoderKL(**settings)
         _fill(network, seed)
-        dtype = overflows_in and getattr(torch, overflows_in)
+        dtype = nan_in and getattr(torch, nan_in)
         if dtype:
-            network.decoder.conv_in.weight.data.fill_(torch.finfo(dtype).max)
+            network.decoder.conv_out.weight.data.fill_(torch.nan)
         return (comfy.sd.VAE(sd=network.state_dict(), config={"params": settings}, dtype=dtype),)
 
 
