@@ -13,6 +13,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     # Imported here, so that tools which import the pack's folder outside ComfyUI do not need ComfyUI.
     from comfy_api.v0_0_2 import ComfyExtension, io
 
+    from ..vipaint_ops.errors import InputError
     from .compare import Compare
     from .composite import CompositeObserved, CropToObservation
     from .demo import DemoScene
@@ -39,8 +40,12 @@ async def comfy_entrypoint() -> ComfyExtension:
         RePaintSampler,
     )
     from .samplers.guided import CoPaintSampler, DPSSampler, KalmanSampler, PiGDMSampler, PSLDSampler, ReSampleSampler
+    from .seeds import register as register_seeds
 
     register_folder()
+    register_seeds()
+    # ComfyUI shows the module of an error's class before its message, but not that of a builtin one.
+    InputError.__module__ = "builtins"
 
     class VIPaintExtension(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:

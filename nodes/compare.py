@@ -10,6 +10,8 @@ from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.evaluation import metrics, plots
 from ..vipaint_ops.measurement.observation import Observation
 from .pictures import pictures, sheet, single_picture, without_border
+from .search import schema
+from .shown import with_text
 from .sockets import ObservationSocket, output
 
 _COLUMNS = 4
@@ -23,9 +25,9 @@ class Compare(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintCompare",
-            display_name="Compare",
+            display_name="Compare (VIPaint)",
             category="VIPaint",
             description="Computes PSNR, SSIM, the residual of the observation and the diversity of samples.",
             inputs=[
@@ -67,7 +69,7 @@ class Compare(io.ComfyNode):
         if len(restored) > 1:
             (average,) = _scores(restored.mean(0, keepdim=True), truth, observation)
             text = _table(rows | {"average of all": average}) + _DIVERSITY.format(metrics.diversity(restored))
-        return io.NodeOutput(text, sheet(pixels))
+        return with_text(text, text, sheet(pixels))
 
 
 def _names(given: str, count: int) -> list[str]:

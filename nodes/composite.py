@@ -9,6 +9,8 @@ from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.images import masks
 from .pictures import images as to_images
 from .pictures import observed, pictures, single_picture, without_border
+from .search import schema
+from .shown import noticed, with_text
 from .sockets import ObservationSocket, output
 
 FEATHER_TOOLTIP = (
@@ -26,7 +28,7 @@ class CompositeObserved(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintCompositeObserved",
             display_name="Composite Observed",
             category="VIPaint",
@@ -49,14 +51,16 @@ class CompositeObserved(io.ComfyNode):
         if samples.shape[2:] != picture.shape[2:]:
             found, wanted = ("x".join(map(str, p.shape[2:])) for p in (samples, picture))
             raise InputError(f"images are {found} and original {wanted} (height x width): composite before resizing")
-        known = observed(mask, *picture.shape[2:])
+        with noticed() as notices:
+            known = observed(mask, *picture.shape[2:])
         if colour_match:
             samples = masks.match_colours(samples, picture, known)
         pasted = observed(mask, *picture.shape[2:], greys=True) if blend_greys else known
         composited = to_images(masks.composite(samples, picture, pasted, feather))
         # From [0, 1] to [-1, 1] and back rounds, so the known pixels come from the original itself.
         kept = (known == 1).movedim(1, -1)
-        return io.NodeOutput(torch.where(kept, original[..., :3].to(composited), composited))
+        composited = torch.where(kept, original[..., :3].to(composited), composited)
+        return with_text("\n".join(notices), composited)
 
 
 class CropToObservation(io.ComfyNode):
@@ -64,7 +68,7 @@ class CropToObservation(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintCropToObservation",
             display_name="Crop to Observation",
             category="VIPaint",

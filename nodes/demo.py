@@ -8,7 +8,8 @@ from comfy_api.v0_0_2 import io
 from ..vipaint_ops.images.masks import NAMES, by_name
 from ..vipaint_ops.images.pictures import load_image
 from ..vipaint_ops.priors.embedded import EMBEDDED_PRIOR
-from .sockets import SEED, output
+from .search import schema
+from .sockets import FIXED_SEED, output
 
 
 class DemoScene(io.ComfyNode):
@@ -16,9 +17,9 @@ class DemoScene(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="VIPaintDemoScene",
-            display_name="Demo Scene",
+            display_name="Demo Scene (VIPaint)",
             category="VIPaint/loaders",
             description="A 64 x 64 test image and a mask for the embedded prior. No files are needed.",
             inputs=[
@@ -30,7 +31,7 @@ class DemoScene(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "seed",
-                    **SEED,
+                    **FIXED_SEED,
                     tooltip="Seed of random and pixels. Not used by half and box.",
                 ),
             ],

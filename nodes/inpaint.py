@@ -11,6 +11,7 @@ from .composite import FEATHER_TOOLTIP, MATCH_TOOLTIP
 from .observe.inpaint import noise_input
 from .posterior import VAE_TOOLTIP
 from .presets import PRESET_TOOLTIP, RESTORATIONS, check_choice
+from .search import schema
 from .sockets import SEED, output
 
 LINK = {"rawLink": True}
@@ -23,7 +24,12 @@ def model_inputs() -> list[Any]:
     return [
         io.Model.Input("model", extra_dict=LINK, tooltip="The diffusion model. LoRAs apply."),
         io.Conditioning.Input("positive", extra_dict=LINK, tooltip="Prompt for the whole image."),
-        io.Conditioning.Input("negative", extra_dict=LINK, tooltip="Negative prompt. Not used at cfg 1."),
+        io.Conditioning.Input(
+            "negative",
+            optional=True,
+            extra_dict=LINK,
+            tooltip="Negative prompt. Not connected: the positive one set to zero. Not used at cfg 1.",
+        ),
         io.Vae.Input("vae", extra_dict=LINK, tooltip=VAE_TOOLTIP),
     ]
 
@@ -34,13 +40,13 @@ def sampling_inputs() -> list[Any]:
         io.Int.Input("seed", **SEED, tooltip="A new seed draws new samples of the same fit."),
         io.Float.Input(
             "cfg",
-            default=1.0,
+            default=3.0,
             min=0.0,
             max=30.0,
             step=0.1,
             round=0.01,
-            tooltip="Classifier-free guidance. 1 = off, half the cost. 3 to 5 follows a prompt; higher values reduce "
-            "diversity.",
+            tooltip="Classifier-free guidance: how closely the prompt is followed. 3 to 5 suits most models; higher "
+            "values reduce diversity. 1 = off, half the cost: for distilled models such as Flux, and without a prompt.",
         ),
         io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="Number of samples."),
         io.Combo.Input(
@@ -61,14 +67,18 @@ def restore(
     seed: int,
     num_samples: int,
     preset: str,
+    positive: Any,
+    negative: Any = None,
     **guidance: Any,
 ) -> Any:
     """Add the nodes that fit and sample ``observation``, and return the sampling node. Models and data are links.
 
-    ``guidance`` are the inputs of CFGGuider.
+    ``guidance`` are the other inputs of CFGGuider.
     """
     check_choice("preset", preset, RESTORATIONS)
-    guider = graph.node("CFGGuider", **guidance).out(0)
+    if negative is None:
+        negative = graph.node("ConditioningZeroOut", conditioning=positive).out(0)
+    guider = graph.node("CFGGuider", positive=positive, negative=negative, **guidance).out(0)
     model_and_picture = {"guider": guider, "vae": vae, "observation": observation, "checkpointing": "auto"}
     fit = graph.node(
         "VIPaintFitPosterior",
@@ -100,7 +110,7 @@ class Inpaint(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintInpaint",
             display_name="VIPaint Inpaint",
             category="VIPaint",

@@ -9,7 +9,9 @@ from torch import Tensor
 from ..vipaint_ops.images import masks
 from ..vipaint_ops.operators.inpainting import evidence
 from .pictures import mask_of
-from .sockets import SEED, output
+from .search import schema
+from .shown import with_text
+from .sockets import FIXED_SEED, output
 
 KINDS = (
     "box",
@@ -30,9 +32,9 @@ class MakeMask(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         side = {"default": 512, "min": _SMALLEST, "max": _LARGEST}
-        return io.Schema(
+        return schema(
             node_id="VIPaintMakeMask",
-            display_name="Make Mask",
+            display_name="Make Mask (VIPaint)",
             category="VIPaint/masks",
             description="Creates standard masks of inpainting benchmarks. 1 = masked area.",
             inputs=[
@@ -80,7 +82,7 @@ class MakeMask(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "seed",
-                    **SEED,
+                    **FIXED_SEED,
                     tooltip="Seed of random boxes, brush strokes and random pixels.",
                 ),
             ],
@@ -109,7 +111,8 @@ class MakeMask(io.ComfyNode):
                     known = masks.every_kth_pixel(height, width, step)
                 case "random pixels":
                     known = masks.random_pixels(height, width, 1 - share, generator=generator)
-            return io.NodeOutput(1 - known[0], _coverage(known))
+            coverage = _coverage(known)
+            return with_text(coverage, 1 - known[0], coverage)
 
 
 class MaskToLatentGrid(io.ComfyNode):
@@ -117,9 +120,9 @@ class MaskToLatentGrid(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintMaskToLatentGrid",
-            display_name="Mask to Latent Grid",
+            display_name="Mask to Latent Grid (VIPaint)",
             category="VIPaint/masks",
             description="Expands a mask to whole latent cells, as samplers that mask the latent do. VIPaint uses the "
             "mask per pixel.",

@@ -24,7 +24,9 @@ from .host.prior import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
 from .pictures import images as to_images
 from .pictures import sheet
 from .presets import FITS, GUIDANCE, PRESET_TOOLTIP, fit_config, refine_config
-from .sockets import SEED, ObservationSocket, PosteriorSocket, output
+from .search import schema
+from .shown import with_text
+from .sockets import FIXED_SEED, SEED, ObservationSocket, PosteriorSocket, output
 
 GUIDER_TOOLTIP = "The model with its prompts, from CFGGuider or BasicGuider. LoRAs and ControlNets apply."
 VAE_TOOLTIP = "The VAE of the model."
@@ -64,7 +66,7 @@ class FitPosterior(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintFitPosterior",
             display_name="Fit Posterior",
             category="VIPaint",
@@ -74,7 +76,7 @@ class FitPosterior(io.ComfyNode):
                 io.Guider.Input("guider", tooltip=GUIDER_TOOLTIP),
                 io.Vae.Input("vae", tooltip=VAE_TOOLTIP),
                 ObservationSocket.Input("observation", tooltip="The observation, from an Observe node."),
-                io.Int.Input("seed", **SEED, tooltip="Seed of the fit."),
+                io.Int.Input("seed", **FIXED_SEED, tooltip="Seed of the fit."),
                 io.Combo.Input(
                     "preset",
                     options=list(FITS),
@@ -218,7 +220,8 @@ class FitPosterior(io.ComfyNode):
         report = _cost(posterior.evaluations, time.perf_counter() - began)
         if made := posterior.metadata.get("start"):
             report = f"{posterior.components} components, {made}; {report}"
-        return io.NodeOutput(posterior, sheet(curves), sheet(plots.contact_sheet(expected, _DRAWS)), report)
+        preview = sheet(plots.contact_sheet(expected, _DRAWS))
+        return with_text(f"Fit: {report}", posterior, sheet(curves), preview, report)
 
 
 class SamplePosterior(io.ComfyNode):
@@ -226,7 +229,7 @@ class SamplePosterior(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintSamplePosterior",
             display_name="Sample Posterior",
             category="VIPaint",
@@ -335,4 +338,5 @@ class SamplePosterior(io.ComfyNode):
             raise InputError(_NOT_FINITE)
         cost = f"{num_samples} samples; {_cost(result.evaluations, time.perf_counter() - began)}"
         report = f"{cost}; {result.populations}" if result.populations else cost
-        return io.NodeOutput({"samples": latents}, to_images(crop_to(result.images, *size)), report)
+        images = to_images(crop_to(result.images, *size))
+        return with_text(f"Sampling: {report}", {"samples": latents}, images, report)

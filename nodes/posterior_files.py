@@ -13,6 +13,8 @@ from comfy_api.v0_0_2 import io
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.vipaint import HierarchicalPosterior
 from .listing import files_below
+from .search import schema
+from .shown import with_text
 from .sockets import PosteriorSocket, output
 
 FOLDER = "vipaint"
@@ -50,7 +52,7 @@ class SavePosterior(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintSavePosterior",
             display_name="Save Posterior",
             category="VIPaint",
@@ -75,7 +77,7 @@ class SavePosterior(io.ComfyNode):
         )
         file = f"{name}_{counter:05}_.safetensors"
         posterior.save(Path(folder) / file)
-        return io.NodeOutput(ui={"text": [f"{subfolder}/{file}".lstrip("/")]})
+        return with_text(f"{subfolder}/{file}".lstrip("/"))
 
 
 class LoadPosterior(io.ComfyNode):
@@ -83,7 +85,7 @@ class LoadPosterior(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintLoadPosterior",
             display_name="Load Posterior",
             category="VIPaint",

@@ -10,6 +10,7 @@ from comfy_execution.graph_utils import GraphBuilder
 from .inpaint import LINK, model_inputs, restore, sampling_inputs
 from .observe import blur as observe_blur
 from .observe import scale as observe_scale
+from .search import schema
 from .sockets import output
 
 
@@ -18,7 +19,7 @@ class Deblur(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintDeblur",
             display_name="VIPaint Deblur",
             category="VIPaint",
@@ -82,7 +83,7 @@ class SuperResolve(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintSuperResolve",
             display_name="VIPaint Super-Resolve",
             category="VIPaint",

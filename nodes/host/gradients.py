@@ -23,6 +23,7 @@ from ...vipaint_ops.errors import InputError
 
 _PROBE_TOLERANCE = 0.2
 _PROBE_STEP = 0.5
+_PRECISE = {"model": ("--fp32-unet", "--bf16-unet"), "vae": ("--fp32-vae", "--bf16-vae")}
 _REMEDY = (
     "use a method without gradients of the model (the presets fast, balanced and quality, or the samplers DInG, DDNM "
     "and LanPaint), or load the model unquantised (fp16 or bf16), without torch.compile and without weight hooks on "
@@ -188,6 +189,10 @@ def check_gradient(name: str, function: Callable[[Tensor], Tensor], x: Tensor, l
     direction = gradient / slope.clamp(min=torch.finfo(x.dtype).tiny)
     with torch.no_grad():
         measured = (value(x + _PROBE_STEP * direction) - value(x - _PROBE_STEP * direction)) / (2 * _PROBE_STEP)
+    if not (measured + slope).isfinite():
+        raise InputError(
+            f"this {name} or its gradient is NaN or infinite: start ComfyUI with {' or '.join(_PRECISE[name])}"
+        )
     if not abs(measured - slope) <= _PROBE_TOLERANCE * max(abs(measured), slope):
         raise InputError(
             f"the gradient of this {name} is wrong in this ComfyUI ({slope.item():.4g}, finite difference "

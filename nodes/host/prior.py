@@ -39,6 +39,7 @@ from .gradients import (
     mutates_saved_tensors,
 )
 from .memory import DECODER_GRAPH, MARGIN, MODEL_GRAPH, Ratios, form, measure, usual_cost
+from .remedies import memory_remedies
 from .schedule import HostSchedule
 from .vae import HostVAE
 
@@ -348,6 +349,7 @@ class _Task(comfy.samplers.Sampler):
     def __init__(self, work: Callable[[HostPrior], Any], vae: HostVAE, settings: RunSettings):
         self._work, self._vae, self._settings = work, vae, settings
         self._prior: HostPrior | None = None
+        self._recomputed = False
         self.result: Any = None
 
     def sample(self, guider, sigmas, arguments, callback, noise, latent, denoise_mask=None, disable_pbar=False):
@@ -367,7 +369,8 @@ class _Task(comfy.samplers.Sampler):
                 make_differentiable(self._vae.network)
             if Gradients.MODEL in settings.gradients:
                 self._make_differentiable(guider)
-            if prior.fit_memory():
+            self._recomputed = prior.fit_memory()
+            if self._recomputed:
                 blocks = outer_blocks(guider.inner_model.diffusion_model)
                 stack.enter_context(checkpointed_blocks(blocks))
             if settings.gradients and prior.check():
@@ -378,14 +381,13 @@ class _Task(comfy.samplers.Sampler):
     def out_of_memory(self, picture_size: tuple[int, int]) -> str:
         """The message for exhausted memory, with the inputs that can still be lowered."""
         settings, prior = self._settings, self._prior
-        reached, rows = (prior.reached, prior.rows) if prior else ("while the model is loaded", settings.rows)
-        remedies = ["set batch_size of this node to 1"] if rows > 1 else []
-        if settings.gradients and settings.checkpointing != "on":
-            remedies.append("set checkpointing to on")
-        remedies += ["crop the image or make it smaller", "use the preset fast (Fit Posterior and all-in-one nodes)"]
+        # Weights are loaded beside one row at least, whatever the batch.
+        reached, rows = (prior.reached, prior.rows) if prior else ("while the model is loaded", 1)
+        recomputable = settings.checkpointing != "on" and not self._recomputed
+        remedies = memory_remedies(settings.gradients, rows, recomputable)
         size = f"{picture_size[1]} x {picture_size[0]} pixels"
         together = f"{rows} samples of {size} at once" if rows > 1 else f"one sample of {size}"
-        return f"out of memory {reached}, with {together}: {'; '.join(remedies)}"
+        return f"out of memory {reached}, with {together}: {remedies}"
 
     def _make_differentiable(self, guider: Any) -> None:
         if any(is_dynamic(extra) for extra in guider.loaded_models):

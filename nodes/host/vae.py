@@ -15,6 +15,8 @@ from .gradients import clone_weights_when_used, is_dynamic
 from .memory import MARGIN, Cost, Form, form, in_parts, measure
 from .tiles import Layout, decode_tiled, layouts
 
+_DIVERGED = 1000.0
+"""Latents, of a few units in the host's scale, are this large only in a run that diverges."""
 _CORNER = 32
 """Side in cells of the latent on which the memory of the decoder is measured; it grows with the area."""
 
@@ -90,7 +92,11 @@ class HostVAE:
         self._layout = next(iter(fitting or found[-1:]), None)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents ``[batch, channels, (1,) h, w]`` to images ``[batch, 3, height, width]``, unclamped."""
+        """Latents ``[batch, channels, (1,) h, w]`` to images ``[batch, 3, height, width]``, unclamped.
+
+        Raises:
+            InputError: NaN or infinite values that are the VAE's own, as of half precision.
+        """
         latents = self._framed(latents)
         run = self._form(latents, self._cost) if self._layout is None else self._form(latents[:1], self._row)
 
@@ -102,10 +108,16 @@ class HostVAE:
             pictures = in_parts(decode, latents, run.rows)
         else:
             pictures = decode_tiled(decode, latents, self.factor, self._layout)
+        if not pictures.isfinite().all() and latents.abs().max() < _DIVERGED:
+            raise InputError(not_finite(self._vae))
         return 2 * (self._gain * pictures + self._offset) - 1
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Images in [-1, 1] to latents, with one frame for a video VAE. A row takes less memory than in the decoder."""
+        """Images in [-1, 1] to latents, with one frame for a video VAE. A row takes less memory than in the decoder.
+
+        Raises:
+            InputError: as :meth:`decode`.
+        """
         x = self._vae.process_input((pictures + 1) / 2)
         x = x[:, :, None] if self._video else x
         run = self._form(x, self._cost)
@@ -114,7 +126,10 @@ class HostVAE:
             with self._blocks(run):
                 return self._vae.first_stage_model.encode(part.to(self._vae.vae_dtype)).to(pictures.dtype)
 
-        return in_parts(encode, x, run.rows)
+        latents = in_parts(encode, x, run.rows)
+        if not latents.isfinite().all() and x.abs().max() < _DIVERGED:
+            raise InputError(not_finite(self._vae))
+        return latents
 
     def _framed(self, latents: Tensor) -> Tensor:
         if latents.ndim == 5 and not self._video:
@@ -138,3 +153,11 @@ class HostVAE:
 
     def _blocks(self, run: Form) -> AbstractContextManager[None]:
         return checkpointed_blocks(inner_blocks(self.network)) if run.recomputed else nullcontext()
+
+
+def not_finite(vae: Any) -> str:
+    """The message for NaN or infinite values that a VAE makes of finite ones."""
+    given = f"vae gives NaN or infinite values in {str(vae.vae_dtype).removeprefix('torch.')}"
+    if vae.vae_dtype == torch.float32:
+        return f"{given}: its file is damaged, load another one"
+    return f"{given}: start ComfyUI with --fp32-vae"

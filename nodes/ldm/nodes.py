@@ -14,6 +14,7 @@ from comfy_api.v0_0_2 import io
 
 from ...vipaint_ops.errors import InputError
 from ...vipaint_ops.priors.embedded import EMBEDDED_PRIOR, FORMAT
+from ..search import schema
 from ..sockets import output
 from .embedded import PREVIEW, from_embedded
 from .layout import Checkpoint, from_compvis
@@ -81,7 +82,7 @@ class LoadLDMCheckpoint(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="VIPaintLoadLDMCheckpoint",
             display_name="Load LDM Checkpoint",
             category="VIPaint/loaders",
@@ -116,7 +117,7 @@ class LDMClassLabel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="VIPaintLDMClassLabel",
             display_name="LDM Class Label",
             category="VIPaint/loaders",

@@ -7,7 +7,8 @@ from comfy_api.v0_0_2 import io
 
 from ...vipaint_ops.operators import Blur, GaussianBlur, MotionBlur
 from ..pictures import single_picture
-from ..sockets import SEED
+from ..search import schema
+from ..sockets import FIXED_SEED
 from .inpaint import noise_input, observation_output, observe
 
 IMAGE_TOOLTIP = "The blurred image."
@@ -29,7 +30,7 @@ class ObserveGaussianBlur(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintObserveGaussianBlur",
             display_name="Observe: Gaussian Blur",
             category="VIPaint/observe",
@@ -54,7 +55,7 @@ class ObserveMotionBlur(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintObserveMotionBlur",
             display_name="Observe: Motion Blur",
             category="VIPaint/observe",
@@ -80,7 +81,7 @@ class ObserveMotionBlur(io.ComfyNode):
                     round=0.01,
                     tooltip="Camera shake: 0 = straight line, 1 = very irregular path.",
                 ),
-                io.Int.Input("seed", **SEED, tooltip="Camera shake: seed of the path."),
+                io.Int.Input("seed", **FIXED_SEED, tooltip="Camera shake: seed of the path."),
                 noise_input(),
             ],
             outputs=[observation_output()],
@@ -101,7 +102,7 @@ class ObserveKernel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintObserveKernel",
             display_name="Observe: Kernel",
             category="VIPaint/observe",

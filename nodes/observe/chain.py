@@ -8,6 +8,7 @@ from comfy_api.v0_0_2 import io
 from ...vipaint_ops.errors import InputError
 from ...vipaint_ops.measurement.observation import Observation
 from ...vipaint_ops.operators import Compose
+from ..search import schema
 from ..sockets import ObservationSocket
 from .inpaint import observation_output
 
@@ -17,7 +18,7 @@ class ObserveChain(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintObserveChain",
             display_name="Observe: Chain",
             category="VIPaint/observe",

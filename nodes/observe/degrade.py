@@ -9,7 +9,8 @@ from torch import Tensor
 from ...vipaint_ops.evaluation.degrade import degrade, response
 from ...vipaint_ops.operators import Blur
 from ..pictures import images, single_picture
-from ..sockets import SEED, ObservationSocket, output
+from ..search import schema
+from ..sockets import FIXED_SEED, ObservationSocket, output
 
 _PREVIEW_SIDE = 256
 _VISIBLE = 0.01
@@ -21,9 +22,9 @@ class DegradeImage(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintDegradeImage",
-            display_name="Degrade Image",
+            display_name="Degrade Image (VIPaint)",
             category="VIPaint/observe",
             description="Applies the degradation and noise of an observation to a clean image, to make a test case "
             "with known ground truth.",
@@ -33,7 +34,7 @@ class DegradeImage(io.ComfyNode):
                     "observation",
                     tooltip="Degradation and noise level to apply. Its image is not used.",
                 ),
-                io.Int.Input("seed", **SEED, tooltip="Seed of the noise."),
+                io.Int.Input("seed", **FIXED_SEED, tooltip="Seed of the noise."),
             ],
             outputs=[
                 output(io.Image, "degraded", "The degraded image, clamped to [0, 1], for display."),
@@ -65,9 +66,9 @@ class KernelPreview(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintKernelPreview",
-            display_name="Kernel Preview",
+            display_name="Kernel Preview (VIPaint)",
             category="VIPaint/observe",
             description="Shows the response of a degradation to one bright point. For a blur, this is its kernel.",
             inputs=[ObservationSocket.Input("observation", tooltip="From an Observe node.")],

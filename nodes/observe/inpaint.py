@@ -11,6 +11,8 @@ from torch import Tensor
 from ...vipaint_ops.measurement.observation import Observation
 from ...vipaint_ops.operators import Inpainting, Operator
 from ..pictures import observed, single_picture
+from ..search import schema
+from ..shown import noticed, with_text
 from ..sockets import ObservationSocket, output
 
 NOISE_TOOLTIP = (
@@ -48,7 +50,7 @@ class ObserveInpaint(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintObserveInpaint",
             display_name="Observe: Inpaint",
             category="VIPaint/observe",
@@ -68,6 +70,7 @@ class ObserveInpaint(io.ComfyNode):
     @classmethod
     def execute(cls, image, mask, noise_level) -> io.NodeOutput:
         picture = single_picture(image)
-        known = observed(mask, *picture.shape[2:])
+        with noticed() as notices:
+            known = observed(mask, *picture.shape[2:])
         with torch.inference_mode(False):
-            return io.NodeOutput(Observation(known * picture, Inpainting(known), noise_level))
+            return with_text("\n".join(notices), Observation(known * picture, Inpainting(known), noise_level))

@@ -10,7 +10,10 @@ from ...vipaint_ops.errors import InputError
 from ...vipaint_ops.measurement.likelihood import StudentT
 from ...vipaint_ops.measurement.noise_level import covering_level, noise_level
 from ...vipaint_ops.measurement.observation import Observation
+from ..host.vae import not_finite
 from ..pictures import images, observed, pictures, single_picture
+from ..search import schema
+from ..shown import noticed, with_text
 from ..sockets import ObservationSocket, output
 
 LEAST, MOST = 0.001, 1.0
@@ -22,9 +25,9 @@ class EstimateNoiseLevel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintEstimateNoiseLevel",
-            display_name="Estimate Noise Level",
+            display_name="Estimate Noise Level (VIPaint)",
             category="VIPaint/observe",
             description="Estimates the noise level of an image, for the noise_level input of Observe nodes.",
             inputs=[
@@ -49,7 +52,8 @@ class EstimateNoiseLevel(io.ComfyNode):
     @classmethod
     def execute(cls, image, mask=None, vae=None) -> io.NodeOutput:
         picture = single_picture(image)
-        known = None if mask is None else observed(mask, *picture.shape[2:])
+        with noticed() as notices:
+            known = None if mask is None else observed(mask, *picture.shape[2:])
         noise = noise_level(picture, known)
         lines = [f"noise {noise:.4f}"]
         level = noise
@@ -58,7 +62,7 @@ class EstimateNoiseLevel(io.ComfyNode):
             lines.append(f"with the VAE's reconstruction error {level:.4f}")
         used = min(max(level, LEAST), MOST)
         lines.append(f"noise_level {used:.3f}, for pixel values in [-1, 1]")
-        return io.NodeOutput(used, "\n".join(lines))
+        return with_text("\n".join(notices + lines), used, "\n".join(lines))
 
 
 def _reproduced(picture: Tensor, known: Tensor | None, vae) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -80,6 +84,8 @@ def _reproduced(picture: Tensor, known: Tensor | None, vae) -> tuple[Tensor, Ten
         mean = (known * picture).sum((2, 3), keepdim=True) / known.sum().clamp(min=1)
         filled = torch.where(known > 0, picture, mean)
     decoded = vae.decode(vae.encode(images(filled)))
+    if not decoded.isfinite().all():
+        raise InputError(not_finite(vae))
     return picture, pictures(decoded.reshape(-1, *decoded.shape[-3:])[:1], "vae").to(picture.device), known
 
 
@@ -88,7 +94,7 @@ class RobustLikelihood(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintRobustLikelihood",
             display_name="Robust Likelihood",
             category="VIPaint/observe",

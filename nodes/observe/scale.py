@@ -6,6 +6,7 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ...vipaint_ops.operators import SuperResolution
+from ..search import schema
 from .inpaint import noise_input, observation_output, observe
 
 IMAGE_TOOLTIP = "The small image. The result is factor times as wide and high."
@@ -30,7 +31,7 @@ class ObserveSuperResolution(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="VIPaintObserveSuperResolution",
             display_name="Observe: Super-Resolution",
             category="VIPaint/observe",

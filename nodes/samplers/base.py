@@ -18,6 +18,7 @@ from ..host.sampler import HostSampler, Method
 from ..host.vae import HostVAE
 from ..posterior import CHECKPOINTING_TOOLTIP, VAE_TOOLTIP, decoder_input
 from ..presets import check_choice
+from ..search import schema
 from ..sockets import ObservationSocket, output
 
 CATEGORY = "VIPaint/samplers"
@@ -73,7 +74,7 @@ class MethodNode(io.ComfyNode):
         checkpointing = io.Combo.Input(
             "checkpointing", options=list(CHECKPOINTING), default="auto", tooltip=CHECKPOINTING_TOOLTIP
         )
-        return io.Schema(
+        return schema(
             node_id=cls.node[0],
             display_name=cls.node[1],
             category=CATEGORY,
@@ -175,7 +176,7 @@ class EmptyLatent(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="VIPaintEmptyLatent",
             display_name="Empty Latent for Observation",
             category=CATEGORY,

@@ -82,6 +82,10 @@ class Run:
         """Ids of the prompt's nodes whose outputs ComfyUI still had."""
         return {node for e in self.events if e["type"] == "execution_cached" for node in e["data"]["nodes"]}
 
+    def texts(self) -> dict[str, str]:
+        """The last text that was pushed for each node, by node id."""
+        return {e["data"]["node"]: e["data"]["text"] for e in self.events if e["type"] == "progress_text"}
+
     def previews(self) -> int:
         """How many pictures were pushed while it ran."""
         return sum(event is PREVIEW for event in self.events)

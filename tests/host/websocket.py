@@ -15,11 +15,16 @@ from urllib.parse import urlsplit
 
 Event = dict[str, Any]
 PREVIEW: Event = {"type": "preview", "data": {}}
+_NODE_TEXT = 3
+"""The kind of binary messages with a text for a node."""
 _CONTINUATION, _TEXT, _BINARY, _CLOSE = 0, 1, 2, 8
 
 
 class Events:
-    """A connection to ``/ws`` that collects every message; pictures pushed as binary are kept as :data:`PREVIEW`."""
+    """A connection to ``/ws`` that collects every message; pictures pushed as binary are kept as :data:`PREVIEW`.
+
+    Texts for nodes are pushed as binary too, and kept as events of type ``progress_text``.
+    """
 
     def __init__(self, url: str, client_id: str):
         address = urlsplit(url)
@@ -79,7 +84,7 @@ class Events:
             elif opcode == _CONTINUATION:
                 message += payload
             if last and opcode in (_CONTINUATION, _TEXT, _BINARY):
-                self._add(json.loads(message) if kind == _TEXT else PREVIEW)
+                self._add(json.loads(message) if kind == _TEXT else _binary(message))
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -102,3 +107,11 @@ class Events:
             return bool(head[0] & 128), head[0] & 15, self._stream.read(length)
         except (OSError, ValueError):
             return None
+
+
+def _binary(message: bytes) -> Event:
+    kind, length = struct.unpack("!II", message[:8])
+    if kind != _NODE_TEXT:
+        return PREVIEW
+    node, text = message[8 : 8 + length], message[8 + length :]
+    return {"type": "progress_text", "data": {"node": node.decode(), "text": text.decode()}}

@@ -170,13 +170,16 @@ class TestTinyVAE:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"seed": integer(0)}}
+        return {"required": {"seed": integer(0)}, "optional": {"nan_in": (("float16", "float32"),)}}
 
-    def build(self, seed):
+    def build(self, seed, nan_in=None):
         settings = {"ddconfig": _AUTOENCODER, "embed_dim": _AUTOENCODER["z_channels"]}
         network = comfy.ldm.models.autoencoder.AutoencoderKL(**settings)
         _fill(network, seed)
-        return (comfy.sd.VAE(sd=network.state_dict(), config={"params": settings}),)
+        dtype = nan_in and getattr(torch, nan_in)
+        if dtype:
+            network.decoder.conv_out.weight.data.fill_(torch.nan)
+        return (comfy.sd.VAE(sd=network.state_dict(), config={"params": settings}, dtype=dtype),)
 
 
 def _accepted(parameters_of, settings):

@@ -22,11 +22,20 @@ def _too_large(apply_model, arguments):
     return _predict(apply_model, arguments)
 
 
+def _much_too_large(apply_model, arguments):
+    raise torch.OutOfMemoryError("not enough memory")
+
+
 def _predict(apply_model, arguments):
     return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
 
 
-_DEFECTS = {"no gradient": _detached, "half a gradient": _half_detached, "out of memory": _too_large}
+_DEFECTS = {
+    "no gradient": _detached,
+    "half a gradient": _half_detached,
+    "out of memory": _too_large,
+    "out of memory at once": _much_too_large,
+}
 
 
 class TestSpoiltModel:

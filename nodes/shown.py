@@ -1,0 +1,61 @@
+"""Texts on the nodes themselves: reports and notices, seen without a wire."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from comfy_api.v0_0_2 import io, ui
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+
+_PACK = Path(__file__).parents[1]
+_shown: dict[str, list[str]] = {}
+_prompt = ""
+
+
+def with_text(text: str, *outputs: Any) -> io.NodeOutput:
+    """Outputs of a node with a text on it, which is in the history of the prompt as well. An empty one shows nothing.
+
+    Nodes that an all-in-one node expands into show their texts on it, one below the other.
+    """
+    if not text:
+        return io.NodeOutput(*outputs)
+    _show(text)
+    return io.NodeOutput(*outputs, ui=ui.PreviewText(text))
+
+
+def _show(text: str) -> None:
+    global _prompt
+    context, server = get_executing_context(), PromptServer.instance
+    if context.prompt_id != _prompt:
+        _prompt = context.prompt_id
+        _shown.clear()
+    node = get_progress_state().dynprompt.get_display_node_id(context.node_id)
+    lines = _shown.setdefault(node, [])
+    if text not in lines:
+        lines.append(text)
+    server.send_progress_text("\n".join(lines), node, server.client_id)
+
+
+@contextmanager
+def noticed() -> Iterator[list[str]]:
+    """The pack's warnings within the block, as texts; all warnings still reach the log."""
+    notices: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = _listening(warnings.showwarning, notices)
+        yield notices
+
+
+def _listening(log: Callable[..., None], notices: list[str]) -> Callable[..., None]:
+    def show(message, category, filename, *place):
+        if Path(filename).is_relative_to(_PACK):
+            notices.append(f"Notice: {message}")
+        log(message, category, filename, *place)
+
+    return show
