@@ -15,6 +15,7 @@ async def comfy_entrypoint() -> ComfyExtension:
 
     from .compare import Compare
     from .composite import CompositeObserved
+    from .crop import CropForInpaint, Stitch
     from .demo import DemoScene
     from .inpaint import Inpaint
     from .ldm.nodes import LDMClassLabel, LoadLDMCheckpoint
@@ -50,6 +51,8 @@ async def comfy_entrypoint() -> ComfyExtension:
                 FitPosterior,
                 SamplePosterior,
                 CompositeObserved,
+                CropForInpaint,
+                Stitch,
                 SavePosterior,
                 LoadPosterior,
                 LoadLDMCheckpoint,

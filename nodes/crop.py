@@ -1,0 +1,144 @@
+"""The nodes that crop windows around holes, and stitch them back when they are restored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from comfy_api.v0_0_2 import io
+from torch import Tensor
+
+from ..vipaint_ops.images import windows
+from .pictures import images as to_images
+from .pictures import observed, pictures
+from .sockets import output
+
+StitchSocket = io.Custom("VIPAINT_STITCH")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What Stitch needs of the original.
+
+    Attributes:
+        image: RGB IMAGE.
+        known: the library's mask of it.
+        windows: in the order of the cropped images.
+    """
+
+    image: Tensor
+    known: Tensor
+    windows: Sequence[windows.Window]
+
+
+class CropForInpaint(io.ComfyNode):
+    """Windows around the masked areas of a large image."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintCropForInpaint",
+            display_name="Crop for Inpainting (VIPaint)",
+            category="VIPaint",
+            description="Crops a window around each masked area and resizes it to the size of the model. Nodes that "
+            "follow run once for each window. Use Stitch Inpainted to put the result back.",
+            inputs=[
+                io.Image.Input("image", tooltip="The image, of any size. Pixels under the mask are not used."),
+                io.Mask.Input("mask", tooltip="Mask of the area to fill (1 = fill)."),
+                io.Int.Input(
+                    "size",
+                    default=512,
+                    min=64,
+                    max=2048,
+                    step=64,
+                    tooltip="Side of the images that the model was trained for: 512 for SD 1.5, 1024 for SDXL and "
+                    "newer, 64 for the embedded prior.",
+                ),
+                io.Float.Input(
+                    "context",
+                    default=0.5,
+                    min=0.1,
+                    max=8.0,
+                    step=0.05,
+                    round=0.01,
+                    tooltip="Pixels around a masked area on each side, as a share of its longer side. More context "
+                    "fits better, with less detail where the window must be reduced.",
+                ),
+                io.Float.Input(
+                    "enlarge",
+                    default=2.0,
+                    min=1.0,
+                    max=16.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Largest enlargement of a window. Small masked areas get more context instead. 1 = never "
+                    "enlarge.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "cropped_image",
+                    display_name="cropped_image",
+                    is_output_list=True,
+                    tooltip="The windows, one after the other (a list). Masked pixels are grey.",
+                ),
+                io.Mask.Output(
+                    "cropped_mask",
+                    display_name="cropped_mask",
+                    is_output_list=True,
+                    tooltip="The masks of the windows (a list).",
+                ),
+                output(StitchSocket, "stitch", "For Stitch Inpainted."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, mask, size, context, enlarge) -> io.NodeOutput:
+        original = pictures(image)
+        known = observed(mask, *original.shape[2:])
+        with torch.inference_mode(False):
+            found = windows.find_windows(known, windows.WindowConfig(size=size, context=context, enlarge=enlarge))
+            parts = [windows.crop(original, known, window) for window in found]
+        cut = Cut(image[..., :3].expand(*image.shape[:3], 3), known, found)
+        return io.NodeOutput([to_images(part) for part, _ in parts], [1 - shrunk[:, 0] for _, shrunk in parts], cut)
+
+
+class Stitch(io.ComfyNode):
+    """The original with its masked areas from restored windows."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VIPaintStitch",
+            display_name="Stitch Inpainted (VIPaint)",
+            category="VIPaint",
+            description="Puts inpainted windows back into the original image. Known pixels are those of the original, "
+            "bit for bit, except within the feather.",
+            inputs=[
+                StitchSocket.Input("stitch", tooltip="The output stitch of Crop for Inpainting."),
+                io.Image.Input(
+                    "images",
+                    tooltip="The inpainted windows: the same number of samples of each. They may be upscaled.",
+                ),
+                io.Int.Input(
+                    "feather",
+                    default=0,
+                    min=0,
+                    max=256,
+                    tooltip="Width in pixels of a band of known pixels around the masked area, in which the window "
+                    "fades into the original. 0 = known pixels do not change.",
+                ),
+            ],
+            outputs=[output(io.Image, "stitched", "The original image with the masked areas filled, one per sample.")],
+            is_input_list=True,
+        )
+
+    @classmethod
+    def execute(cls, stitch, images, feather) -> io.NodeOutput:
+        (cut,), (band,) = stitch, feather
+        with torch.inference_mode(False):
+            restored = [(pictures(part, "images") + 1) / 2 for part in images]
+            original = cut.image.clone().movedim(-1, 1)
+            stitched = windows.stitch(original, cut.known, cut.windows, restored, band)
+        return io.NodeOutput(stitched.movedim(1, -1).contiguous())

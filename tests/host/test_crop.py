@@ -1,0 +1,61 @@
+"""Crop, restore and stitch in ComfyUI: a small hole in a large picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.host.comfy_client import Graph, Node
+from tests.host.graphs import INPAINT, embedded_prior, with_hole
+
+CROP = {"size": 64, "context": 0.5, "enlarge": 2.0}
+ONE, TWO = [(140, 200, 20, 20)], [(10, 20, 20, 20), (270, 370, 30, 20)]
+
+
+@pytest.fixture(scope="module")
+def photograph(scene):
+    """A scene enlarged to 400x300, 8-bit."""
+    return np.kron(scene, np.ones((5, 7, 1), np.uint8))[:300, :400]
+
+
+def holes(boxes) -> np.ndarray:
+    hidden = np.zeros((300, 400), dtype=bool)
+    for top, left, height, width in boxes:
+        hidden[top : top + height, left : left + width] = True
+    return hidden
+
+
+def cropped(graph: Graph, client, photograph: np.ndarray, boxes, name: str) -> tuple[Node, Node]:
+    """The loaded photograph, and its windows."""
+    picture = client.put_image(name, with_hole(photograph, holes(boxes)))
+    image = graph.add("LoadImage", image=picture)
+    return image, graph.add("VIPaintCropForInpaint", image=image[0], mask=image[1], **CROP)
+
+
+def inpainted(graph: Graph, crop: Node, **settings) -> Node:
+    loader, label = embedded_prior(graph)
+    model = {"model": loader[0], "positive": label, "negative": label, "vae": loader[1]}
+    return graph.add("VIPaintInpaint", **model, image=crop[0], mask=crop[1], **(INPAINT | settings))
+
+
+def saved(graph: Graph, crop: Node, images, feather: int = 0) -> Node:
+    stitched = graph.add("VIPaintStitch", stitch=crop[2], images=images, feather=feather)
+    return graph.add("SaveImage", images=stitched[0], filename_prefix="stitched")
+
+
+@pytest.mark.parametrize("boxes", [ONE, TWO], ids=["one hole", "two holes"])
+def test_holes_are_filled_and_all_else_is_kept_bit_for_bit(client, photograph, boxes):
+    graph = Graph()
+    _, crop = cropped(graph, client, photograph, boxes, f"photo_{len(boxes)}.png")
+    shown = saved(graph, crop, inpainted(graph, crop)[0])
+    windows = graph.add("SaveImage", images=crop[0], filename_prefix="windows")
+    run = client.run(graph)
+    assert client.images(run, windows).shape == (len(boxes), 64, 64, 3)
+    stitched = client.images(run, shown).astype(int)
+    assert stitched.shape == (2, 300, 400, 3)
+    assert (stitched == photograph)[:, ~holes(boxes)].all()
+    for box in boxes:
+        hole = holes([box])
+        grey = np.abs(stitched[:, hole] - 127).max(-1)
+        assert (grey > 8).mean() > 0.5
+        assert np.abs(stitched[0] - stitched[1])[hole].mean() > 1
