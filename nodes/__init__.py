@@ -17,6 +17,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .composite import CompositeObserved
     from .crop import CropForInpaint, Stitch
     from .demo import DemoScene
+    from .gather import GatherList
     from .inpaint import Inpaint
     from .ldm.nodes import LDMClassLabel, LoadLDMCheckpoint
     from .masks import MakeMask, MaskToLatentGrid
@@ -86,6 +87,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 EmptyLatent,
                 EstimateNoiseLevel,
                 RobustLikelihood,
+                GatherList,
             ]
 
     return VIPaintExtension()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
+from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.images import windows
+from .gather import list_output
 from .pictures import images as to_images
 from .pictures import observed, pictures
 from .sockets import output
@@ -77,18 +80,8 @@ class CropForInpaint(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(
-                    "cropped_image",
-                    display_name="cropped_image",
-                    is_output_list=True,
-                    tooltip="The windows, one after the other (a list). Masked pixels are grey.",
-                ),
-                io.Mask.Output(
-                    "cropped_mask",
-                    display_name="cropped_mask",
-                    is_output_list=True,
-                    tooltip="The masks of the windows (a list).",
-                ),
+                list_output(io.Image, "cropped_image", "The windows. Masked pixels are grey."),
+                list_output(io.Mask, "cropped_mask", "The masks of the windows."),
                 output(StitchSocket, "stitch", "For Stitch Inpainted."),
             ],
         )
@@ -130,15 +123,30 @@ class Stitch(io.ComfyNode):
                     "fades into the original. 0 = known pixels do not change.",
                 ),
             ],
-            outputs=[output(io.Image, "stitched", "The original image with the masked areas filled, one per sample.")],
+            outputs=[
+                list_output(io.Image, "stitched", "The original image with the masked areas filled, one per sample.")
+            ],
             is_input_list=True,
         )
 
     @classmethod
     def execute(cls, stitch, images, feather) -> io.NodeOutput:
-        (cut,), (band,) = stitch, feather
         with torch.inference_mode(False):
             restored = [(pictures(part, "images") + 1) / 2 for part in images]
-            original = cut.image.clone().movedim(-1, 1)
-            stitched = windows.stitch(original, cut.known, cut.windows, restored, band)
-        return io.NodeOutput(stitched.movedim(1, -1).contiguous())
+            ends = list(accumulate(len(cut.windows) for cut in stitch))
+            if len(restored) != ends[-1]:
+                raise InputError(
+                    f"images are a list of {len(restored)} and Crop for Inpainting made {ends[-1]} windows: connect "
+                    "the whole list, without a node that joins or selects"
+                )
+            stitched = [
+                windows.stitch(
+                    cut.image.clone().movedim(-1, 1),
+                    cut.known,
+                    cut.windows,
+                    restored[end - len(cut.windows) : end],
+                    feather[0],
+                )
+                for cut, end in zip(stitch, ends, strict=True)
+            ]
+        return io.NodeOutput([picture.movedim(1, -1).contiguous() for picture in stitched])

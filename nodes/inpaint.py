@@ -8,10 +8,11 @@ from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from .composite import FEATHER_TOOLTIP, MATCH_TOOLTIP
+from .gather import expanded, list_output
 from .observe.inpaint import noise_input
 from .posterior import VAE_TOOLTIP
 from .presets import PRESET_TOOLTIP, RESTORATIONS, check_choice
-from .sockets import SEED, output
+from .sockets import SEED
 
 LINK = {"rawLink": True}
 """Passes the link instead of the value, for the nodes that the node expands into: the host caches their results."""
@@ -115,8 +116,8 @@ class Inpaint(io.ComfyNode):
                 io.Boolean.Input("colour_match", default=False, tooltip=MATCH_TOOLTIP),
             ],
             outputs=[
-                output(io.Image, "images", "The samples with the original known pixels."),
-                output(io.Latent, "latent", "The samples before decoding and compositing."),
+                list_output(io.Image, "images", "The samples with the original known pixels."),
+                list_output(io.Latent, "latent", "The samples before decoding and compositing."),
             ],
             enable_expand=True,
         )
@@ -134,4 +135,4 @@ class Inpaint(io.ComfyNode):
             feather=feather,
             colour_match=colour_match,
         )
-        return io.NodeOutput(composited.out(0), sample.out(0), expand=graph.finalize())
+        return expanded(graph, composited.out(0), sample.out(0))

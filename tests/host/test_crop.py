@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.host.comfy_client import Graph, Node
+from tests.host.comfy_client import Graph, HostError, Node
 from tests.host.graphs import INPAINT, embedded_prior, with_hole
 
 CROP = {"size": 64, "context": 0.5, "enlarge": 2.0}
@@ -59,3 +59,21 @@ def test_holes_are_filled_and_all_else_is_kept_bit_for_bit(client, photograph, b
         grey = np.abs(stitched[:, hole] - 127).max(-1)
         assert (grey > 8).mean() > 0.5
         assert np.abs(stitched[0] - stitched[1])[hole].mean() > 1
+
+
+def test_a_list_of_windows_gives_the_latents_of_each(client, photograph):
+    graph = Graph()
+    _, crop = cropped(graph, client, photograph, TWO, "latents.png")
+    node = inpainted(graph, crop, num_samples=1)
+    shown = graph.add("PreviewAny", source=node[1])
+    run = client.run(graph)
+    assert len(run.outputs[shown.id]["text"]) == len(TWO)
+
+
+def test_windows_that_do_not_arrive_are_named(client, photograph):
+    graph = Graph()
+    _, crop = cropped(graph, client, photograph, TWO, "lost.png")
+    one = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0)
+    saved(graph, crop, one[0])
+    with pytest.raises(HostError, match="images are a list of 1 and Crop for Inpainting made 2 windows"):
+        client.run(graph)
