@@ -21,6 +21,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .inpaint import Inpaint
     from .ldm.nodes import LDMClassLabel, LoadLDMCheckpoint
     from .masks import MakeMask, MaskToLatentGrid
+    from .model_size import ModelSize
     from .observe.blur import ObserveGaussianBlur, ObserveKernel, ObserveMotionBlur
     from .observe.chain import ObserveChain
     from .observe.degrade import DegradeImage, KernelPreview
@@ -88,6 +89,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 EstimateNoiseLevel,
                 RobustLikelihood,
                 GatherList,
+                ModelSize,
             ]
 
     return VIPaintExtension()

@@ -78,6 +78,12 @@ class CropForInpaint(io.ComfyNode):
                     tooltip="Largest enlargement of a window. Small masked areas get more context instead. 1 = never "
                     "enlarge.",
                 ),
+                io.Boolean.Input(
+                    "keep_small",
+                    default=False,
+                    optional=True,
+                    tooltip="Leave an image as it is, if it has no more pixels than size x size.",
+                ),
             ],
             outputs=[
                 list_output(io.Image, "cropped_image", "The windows. Masked pixels are grey."),
@@ -87,11 +93,14 @@ class CropForInpaint(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, mask, size, context, enlarge) -> io.NodeOutput:
+    def execute(cls, image, mask, size, context, enlarge, keep_small=False) -> io.NodeOutput:
         original = pictures(image)
         known = observed(mask, *original.shape[2:])
         with torch.inference_mode(False):
-            found = windows.find_windows(known, windows.WindowConfig(size=size, context=context, enlarge=enlarge))
+            if keep_small and known.numel() <= size**2:
+                found = [windows.whole_window(known)]
+            else:
+                found = windows.find_windows(known, windows.WindowConfig(size=size, context=context, enlarge=enlarge))
             parts = [windows.crop(original, known, window) for window in found]
         cut = Cut(image[..., :3].expand(*image.shape[:3], 3), known, found)
         return io.NodeOutput([to_images(part) for part, _ in parts], [1 - shrunk[:, 0] for _, shrunk in parts], cut)

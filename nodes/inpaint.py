@@ -114,6 +114,13 @@ class Inpaint(io.ComfyNode):
                 *sampling_inputs(),
                 io.Int.Input("feather", default=0, min=0, max=256, tooltip=FEATHER_TOOLTIP),
                 io.Boolean.Input("colour_match", default=False, tooltip=MATCH_TOOLTIP),
+                io.Boolean.Input(
+                    "crop",
+                    default=True,
+                    optional=True,
+                    tooltip="Images larger than the model's size: restore a window around each masked area, and stitch "
+                    "it into the untouched image. Off: restore the whole image at once.",
+                ),
             ],
             outputs=[
                 list_output(io.Image, "images", "The samples with the original known pixels."),
@@ -123,8 +130,15 @@ class Inpaint(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, mask, noise_level, feather, colour_match, **restoration) -> io.NodeOutput:
+    def execute(cls, image, mask, noise_level, feather, colour_match, crop=True, **restoration) -> io.NodeOutput:
         graph = GraphBuilder()
+        if crop:
+            conditions = {name: restoration[name] for name in restoration.keys() & {"model", "positive", "negative"}}
+            size = graph.node("VIPaintModelSize", **conditions).out(0)
+            cut = graph.node(
+                "VIPaintCropForInpaint", image=image, mask=mask, size=size, context=0.5, enlarge=2.0, keep_small=True
+            )
+            image, mask = cut.out(0), cut.out(1)
         observation = graph.node("VIPaintObserveInpaint", image=image, mask=mask, noise_level=noise_level)
         sample = restore(graph, observation.out(0), **restoration)
         composited = graph.node(
@@ -135,4 +149,7 @@ class Inpaint(io.ComfyNode):
             feather=feather,
             colour_match=colour_match,
         )
-        return expanded(graph, composited.out(0), sample.out(0))
+        images = composited.out(0)
+        if crop:
+            images = graph.node("VIPaintStitch", stitch=cut.out(2), images=images, feather=0).out(0)
+        return expanded(graph, images, sample.out(0))

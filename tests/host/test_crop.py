@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.host.comfy_client import Graph, HostError, Node
-from tests.host.graphs import INPAINT, embedded_prior, with_hole
+from tests.host.graphs import INPAINT, embedded_prior, inpaint, with_hole
 
 CROP = {"size": 64, "context": 0.5, "enlarge": 2.0}
 ONE, TWO = [(140, 200, 20, 20)], [(10, 20, 20, 20), (270, 370, 30, 20)]
@@ -77,3 +77,45 @@ def test_windows_that_do_not_arrive_are_named(client, photograph):
     saved(graph, crop, one[0])
     with pytest.raises(HostError, match="images are a list of 1 and Crop for Inpainting made 2 windows"):
         client.run(graph)
+
+
+def inpainted_whole(graph: Graph, client, photograph: np.ndarray, boxes, name: str, **settings) -> Node:
+    picture = client.put_image(name, with_hole(photograph, holes(boxes)))
+    return inpaint(graph, picture, **settings)[1]
+
+
+def test_inpaint_crops_a_large_picture_by_itself(client, photograph):
+    """One window of 64x64 instead of 400x300 pixels: the same as by the two nodes."""
+    graph = Graph()
+    _, crop = cropped(graph, client, photograph, TWO, "by_hand.png")
+    by_hand = saved(graph, crop, inpainted(graph, crop)[0])
+    by_itself = inpainted_whole(graph, client, photograph, TWO, "by_itself.png")
+    run = client.run(graph)
+    pictures = client.images(run, by_itself).astype(int)
+    assert (pictures == photograph)[:, ~holes(TWO)].all()
+    assert np.abs(pictures - client.images(run, by_hand)).max() <= 1
+
+
+def test_a_new_seed_of_a_cropped_picture_does_not_fit_again(client, photograph):
+    parts = []
+    for seed in (0, 1):
+        graph = Graph()
+        inpainted_whole(graph, client, photograph, ONE, "seeds.png", seed=seed)
+        parts.append(set(client.run(graph).progress()))
+    assert len(parts[0]) == 2
+    assert len(parts[1]) == 1
+
+
+def test_a_condition_with_a_place_on_the_picture_stops_the_crop(client):
+    graph = Graph()
+    loader, label = embedded_prior(graph)
+    area = graph.add("ConditioningSetArea", conditioning=label, width=64, height=64, x=0, y=0, strength=1.0)
+    sd15 = graph.add("CheckpointLoaderSimple", ckpt_name="tiny_sd15.safetensors")
+    sizes = [
+        graph.add("VIPaintModelSize", model=loader[0]),
+        graph.add("VIPaintModelSize", model=loader[0], positive=area[0], negative=label),
+        graph.add("VIPaintModelSize", model=sd15[0]),
+    ]
+    shown = [graph.add("PreviewAny", source=size[0]) for size in sizes]
+    run = client.run(graph)
+    assert [int(run.outputs[node.id]["text"][0]) for node in shown] == [64, 16384, 512]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vipaint_ops.errors import InputError
-from vipaint_ops.images.windows import Window, WindowConfig, crop, find_windows, stitch
+from vipaint_ops.images.windows import Window, WindowConfig, crop, find_windows, stitch, whole_window
 
 NATIVE = WindowConfig(size=32, context=0.5, enlarge=1, multiple=8)
 
@@ -265,3 +265,14 @@ def test_what_does_not_fit_is_refused():
         crop(noise(almost_all), almost_all, find_windows(almost_all, NATIVE)[0])
     with pytest.raises(InputError, match="context is -1"):
         WindowConfig(context=-1)
+
+
+@given(holes())
+@settings(max_examples=20)
+def test_the_whole_picture_is_a_window_too(mask):
+    picture = noise(mask)
+    window = whole_window(mask)
+    pixels, shrunk = crop(picture, mask, window)
+    assert torch.equal(shrunk, mask)
+    assert torch.equal(pixels, picture * mask)
+    assert torch.equal(stitch(pixels, mask, [window], [picture]), picture)

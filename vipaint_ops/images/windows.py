@@ -90,6 +90,12 @@ def find_windows(mask: Tensor, config: WindowConfig | None = None) -> list[Windo
     return [_window(box, owner, group, config) for group, (box, _) in enumerate(groups, 1)]
 
 
+def whole_window(mask: Tensor) -> Window:
+    """The whole picture in its own size, as a window."""
+    height, width = mask.shape[2:]
+    return Window(0, 0, height, width, height, width, mask == 0)
+
+
 def crop(images: Tensor, mask: Tensor, window: Window) -> tuple[Tensor, Tensor]:
     """The part of pictures in a window, and its mask, in the size for the model.
 
