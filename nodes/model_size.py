@@ -50,6 +50,5 @@ class ModelSize(io.ComfyNode):
 
 
 def _trained_size(config: Any) -> int:
-    if hasattr(config, "picture_size"):
-        return config.picture_size
-    return _SD1_SIZE if config.unet_config.get("context_dim") == _SD1_CONTEXT else _NEWER_SIZE
+    own = vars(config).get("picture_size")  # the host's configurations warn of attributes that they lack
+    return own or (_SD1_SIZE if config.unet_config.get("context_dim") == _SD1_CONTEXT else _NEWER_SIZE)
