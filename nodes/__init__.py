@@ -16,10 +16,13 @@ async def comfy_entrypoint() -> ComfyExtension:
     from ..vipaint_ops.errors import InputError
     from .compare import Compare
     from .composite import CompositeObserved, CropToObservation
+    from .crop import CropForInpaint, Stitch
     from .demo import DemoScene
+    from .gather import GatherList
     from .inpaint import Inpaint
     from .ldm.nodes import LDMClassLabel, LoadLDMCheckpoint
     from .masks import MakeMask, MaskToLatentGrid
+    from .model_size import ModelSize
     from .observe.blur import ObserveGaussianBlur, ObserveKernel, ObserveMotionBlur
     from .observe.chain import ObserveChain
     from .observe.degrade import DegradeImage, KernelPreview
@@ -56,6 +59,8 @@ async def comfy_entrypoint() -> ComfyExtension:
                 SamplePosterior,
                 CompositeObserved,
                 CropToObservation,
+                CropForInpaint,
+                Stitch,
                 SavePosterior,
                 LoadPosterior,
                 LoadLDMCheckpoint,
@@ -89,6 +94,8 @@ async def comfy_entrypoint() -> ComfyExtension:
                 EmptyLatent,
                 EstimateNoiseLevel,
                 RobustLikelihood,
+                GatherList,
+                ModelSize,
             ]
 
     return VIPaintExtension()

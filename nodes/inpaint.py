@@ -8,11 +8,12 @@ from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from .composite import FEATHER_TOOLTIP, MATCH_TOOLTIP
+from .gather import expanded, list_output
 from .observe.inpaint import noise_input
 from .posterior import VAE_TOOLTIP
 from .presets import PRESET_TOOLTIP, RESTORATIONS, check_choice
 from .search import schema
-from .sockets import SEED, output
+from .sockets import SEED
 
 LINK = {"rawLink": True}
 """Passes the link instead of the value, for the nodes that the node expands into: the host caches their results."""
@@ -123,17 +124,31 @@ class Inpaint(io.ComfyNode):
                 *sampling_inputs(),
                 io.Int.Input("feather", default=0, min=0, max=256, tooltip=FEATHER_TOOLTIP),
                 io.Boolean.Input("colour_match", default=False, tooltip=MATCH_TOOLTIP),
+                io.Boolean.Input(
+                    "crop",
+                    default=True,
+                    optional=True,
+                    tooltip="Images larger than the model's size: restore a window around each masked area, and stitch "
+                    "it into the untouched image. Off: restore the whole image at once.",
+                ),
             ],
             outputs=[
-                output(io.Image, "images", "The samples with the original known pixels."),
-                output(io.Latent, "latent", "The samples before decoding and compositing."),
+                list_output(io.Image, "images", "The samples with the original known pixels."),
+                list_output(io.Latent, "latent", "The samples before decoding and compositing."),
             ],
             enable_expand=True,
         )
 
     @classmethod
-    def execute(cls, image, mask, noise_level, feather, colour_match, **restoration) -> io.NodeOutput:
+    def execute(cls, image, mask, noise_level, feather, colour_match, crop=True, **restoration) -> io.NodeOutput:
         graph = GraphBuilder()
+        if crop:
+            conditions = {name: restoration[name] for name in restoration.keys() & {"model", "positive", "negative"}}
+            size = graph.node("VIPaintModelSize", **conditions).out(0)
+            cut = graph.node(
+                "VIPaintCropForInpaint", image=image, mask=mask, size=size, context=0.5, enlarge=2.0, keep_small=True
+            )
+            image, mask = cut.out(0), cut.out(1)
         observation = graph.node("VIPaintObserveInpaint", image=image, mask=mask, noise_level=noise_level)
         sample = restore(graph, observation.out(0), **restoration)
         composited = graph.node(
@@ -144,4 +159,7 @@ class Inpaint(io.ComfyNode):
             feather=feather,
             colour_match=colour_match,
         )
-        return io.NodeOutput(composited.out(0), sample.out(0), expand=graph.finalize())
+        images = composited.out(0)
+        if crop:
+            images = graph.node("VIPaintStitch", stitch=cut.out(2), images=images, feather=0).out(0)
+        return expanded(graph, images, sample.out(0))

@@ -7,11 +7,11 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from .gather import expanded, list_output
 from .inpaint import LINK, model_inputs, restore, sampling_inputs
 from .observe import blur as observe_blur
 from .observe import scale as observe_scale
 from .search import schema
-from .sockets import output
 
 
 class Deblur(io.ComfyNode):
@@ -110,11 +110,11 @@ class SuperResolve(io.ComfyNode):
 
 def _outputs() -> list[Any]:
     return [
-        output(io.Image, "images", "The samples."),
-        output(io.Latent, "latent", "The samples before decoding."),
+        list_output(io.Image, "images", "The samples."),
+        list_output(io.Latent, "latent", "The samples before decoding."),
     ]
 
 
 def _expanded(graph: GraphBuilder, observation: Any, restoration: dict[str, Any]) -> io.NodeOutput:
     sample = restore(graph, observation.out(0), **restoration)
-    return io.NodeOutput(sample.out(1), sample.out(0), expand=graph.finalize())
+    return expanded(graph, sample.out(1), sample.out(0))

@@ -39,6 +39,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "VIPaintFitPosterior": ("variational inference", "posterior", "restore", "inverse problem"),
     "VIPaintSamplePosterior": ("posterior", "variations", "restore", "inverse problem"),
     "VIPaintCompositeObserved": ("paste", "blend", "stitch", "keep original", "feather"),
+    "VIPaintCropForInpaint": ("crop and stitch", "large photo", "mask crop", "inpaint crop", "zoom", "high resolution"),
+    "VIPaintStitch": ("crop and stitch", "paste back", "uncrop", "merge"),
     "VIPaintCropToObservation": ("crop to size", "remove padding", "unpad"),
     "VIPaintSavePosterior": ("export posterior", "store posterior"),
     "VIPaintLoadPosterior": ("import posterior", "open posterior"),

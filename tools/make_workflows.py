@@ -159,6 +159,30 @@ def upscale_after(flow: Workflow) -> None:
     flow.add("SaveImage", images=enlarged["IMAGE"], filename_prefix="vipaint/upscaled")
 
 
+def large_photograph(flow: Workflow) -> None:
+    """Crop around the masked areas of a large picture, restore, stitch."""
+    _read_me(flow, "Stable Diffusion 1.5", "Image size: any. Each window costs what an image of 512 pixels costs.")
+    flow.group("Model, image, prompt")
+    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
+    flow.group("Crop")
+    crop = flow.add("VIPaintCropForInpaint", image=picture["IMAGE"], mask=picture["MASK"])
+    flow.group("Inpaint")
+    inpaint = flow.add(
+        "VIPaintInpaint",
+        model=model,
+        positive=positive,
+        negative=negative,
+        vae=vae,
+        image=crop["cropped_image"],
+        mask=crop["cropped_mask"],
+        cfg=3.0,
+    )
+    flow.group("Stitch")
+    stitched = flow.add("VIPaintStitch", stitch=crop["stitch"], images=inpaint["images"])
+    flow.group("Result")
+    flow.add("SaveImage", images=stitched["stitched"], filename_prefix="vipaint/photograph")
+
+
 def _read_me(flow: Workflow, model: str, advice: str) -> None:
     flow.group("Read me")
     flow.note(
@@ -200,6 +224,7 @@ ALL = (
     sd35_inpaint,
     lora_controlnet,
     upscale_after,
+    large_photograph,
     *DEGRADED,
     *SAMPLERS,
 )

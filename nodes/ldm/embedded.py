@@ -44,6 +44,7 @@ def from_embedded(tensors: Weights, metadata: Mapping[str, str]) -> Checkpoint:
         scale_factor=autoencoder["scaling_factor"],
         v_prediction=metadata["prediction_type"] == "v_prediction",
         groups=(denoiser["norm_num_groups"], autoencoder["norm_num_groups"]),
+        picture_size=autoencoder["sample_size"],
     )
 
 

@@ -24,6 +24,7 @@ class Checkpoint:
         betas: first and last beta of the scaled-linear schedule.
         scale_factor: from the first stage's latents to the UNet's.
         groups: of the normalisations of UNet and first stage.
+        picture_size: side of the pictures that it was trained on.
         preview: factors ``[channels, 3]`` and offsets ``[3]`` from latents to images in [-1, 1], or None.
     """
 
@@ -35,6 +36,7 @@ class Checkpoint:
     classes: Tensor = field(default_factory=lambda: torch.zeros(1, 1))
     v_prediction: bool = False
     groups: tuple[int, int] = (32, 32)
+    picture_size: int = 256
     preview: tuple[list[list[float]], list[float]] | None = None
 
 

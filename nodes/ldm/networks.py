@@ -158,6 +158,7 @@ def _model_config(checkpoint: Checkpoint) -> LDMConfig:
     config = LDMConfig(unet_config(checkpoint.unet))
     start, end = checkpoint.betas
     config.sampling_settings = {"linear_start": start, "linear_end": end, "timesteps": checkpoint.steps}
+    config.picture_size = checkpoint.picture_size
     latent = config.latent_format
     latent.scale_factor = checkpoint.scale_factor
     latent.latent_channels = config.unet_config["in_channels"]
