@@ -131,6 +131,14 @@ def test_zero_terminal_snr_gives_the_noise_levels_of_comfyui(kind):
     assert scheduler.betas[-1] == 1
 
 
+@pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"])
+def test_every_schedule_with_zero_terminal_snr_falls_to_almost_no_signal(beta_schedule):
+    schedule = training_of(DDPMScheduler(beta_schedule=beta_schedule, rescale_betas_zero_snr=True)).schedule
+    signal = schedule.alpha(torch.linspace(0, 1, 1000, dtype=torch.float64)) ** 2
+    assert (signal.diff() < 0).all()
+    assert 0 < signal[-1] < 5e-8
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_gradients_equal_finite_differences(prediction_type):
     prior = make(prediction_type, dtype=torch.float64)

@@ -253,7 +253,8 @@ def training_of(scheduler: Any) -> Training:
         raise InputError(f"scheduler {name} is not supported: it must be a discrete DDPM schedule or flow matching")
     betas = betas.double()
     if betas[-1] == 1:
-        betas[-1] = 1 - _LAST_SIGNAL / (1 - betas[:-1]).prod()
+        # At most half of the signal before it, which may be smaller already (the schedule of DDPM).
+        betas[-1] = 1 - min(_LAST_SIGNAL / (1 - betas[:-1]).prod().item(), 0.5)
     return Training(NoiseSchedule.vp(betas), config.get("prediction_type", "epsilon"), len(betas))
 
 
