@@ -277,6 +277,18 @@ def test_a_profile_does_not_move_the_cut_of_a_mask(tmp_path):
     assert torch.equal(loud(load_mask, path)[0].flatten(), (torch.arange(256) >= 128).float())
 
 
+@pytest.mark.parametrize(
+    ("suffix", "dtype"),
+    [*(("tiff", t) for t in (np.uint8, np.uint16, np.int32, np.float32)), ("png", np.uint8), ("png", np.uint16)],
+)
+def test_masks_of_every_depth_are_turned_with_the_picture(dtype, suffix, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    levels = np.array([[0, 1, 1], [1, 1, 1]]).astype(dtype)
+    path = save(tmp_path / f"m.{suffix}", levels, exif=exif)
+    assert loud(load_mask, path)[0].tolist() == [[[[1, 0], [1, 1], [1, 1]]]]
+
+
 def test_lab_is_converted(tmp_path):
     grey = Image.new("LAB", (2, 2), (137, 128, 128))
     loaded = load_image(save(tmp_path / "a.tiff", grey))

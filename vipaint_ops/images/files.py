@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError
 
@@ -59,11 +59,14 @@ def read_picture(path: str | Path, name: str, *, managed: bool) -> PictureFile:
         InputError: the file is missing, damaged, too large, empty or not a picture, or has NaN or values out of range.
     """
     try:
-        with Image.open(path) as opened:
+        # From a path, Pillow maps a plain TIFF into memory and turns it wrongly.
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+            file.seek(0)
+            opened = Image.open(file)
             if opened.format == "EPS":
                 raise ValueError("it is a PostScript program; save it as PNG")
-            with open(path, "rb") as file:
-                changes = _changes(opened, file.read(_HEAD))
+            changes = _changes(opened, head)
             frames = getattr(opened, "n_frames", 1)
             picture: Image.Image = ImageOps.exif_transpose(opened)
             if 0 in picture.size:
@@ -75,7 +78,9 @@ def read_picture(path: str | Path, name: str, *, managed: bool) -> PictureFile:
             else:
                 colours, opacity = _eight_bit(picture, managed, changes)
     except Exception as error:  # for a damaged file, Pillow raises exceptions of many types
-        raise InputError(f"{name} {str(path)!r} cannot be read: {str(error) or type(error).__name__}") from error
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "it is damaged, or no picture" if unknown else str(error) or type(error).__name__
+        raise InputError(f"{name} {str(path)!r} cannot be read: {reason}") from error
     low, high = colours.min(), colours.max()
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise InputError(

@@ -108,12 +108,13 @@ def _grey(file: PictureFile, name: str) -> tuple[np.ndarray, list[str]]:
         if _is_black_and_white(file.colours[opaque]):
             raise InputError(f"{name} has a hole in black and one in transparency; save it without transparency")
         return file.opacity, ["its opacity is taken, not its colours"]
-    if np.ptp(file.colours, axis=2).max() > _COLOURFUL:
+    red, green, blue = np.moveaxis(file.colours, 2, 0)
+    if max(np.abs(red - green).max(), np.abs(green - blue).max(), np.abs(blue - red).max()) > _COLOURFUL:
         raise InputError(
             f"{name} has colours, as a photograph: are picture and mask swapped? "
             "Save a mask in black and white, or with a hole that is more than half transparent"
         )
-    grey = file.colours.mean(2, keepdims=True)
+    grey = ((red + green + blue) / 3)[..., None]
     if 0 < grey.max() < 1.5 / 255 and np.isin(grey, (0, grey.max())).all():
         return grey / grey.max(), ["its levels 0 and 1 are taken for black and white"]
     if ((grey > 0.1) & (grey < 0.9)).mean() > 0.5:
