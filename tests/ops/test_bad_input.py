@@ -28,6 +28,9 @@ def files(tmp_path, embedded_file):
     Image.fromarray(np.full((64, 64), np.nan, dtype=np.float32)).save(tmp_path / "nan.tiff")
     whole = (tmp_path / "scene.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("RGB", (64, 64)).save(tmp_path / "broken.dds")
+    whole = (tmp_path / "broken.dds").read_bytes()
+    (tmp_path / "broken.dds").write_bytes(whole[:76] + bytes([255] * 52))
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "text.safetensors").write_text("hello")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
@@ -82,7 +85,9 @@ CASES = [
     ("inpaint", INPAINT | {"--image": "cut.png"}, "'cut.png' cannot be read"),
     ("inpaint", INPAINT | {"--image": "full"}, "'full' cannot be read"),
     ("inpaint", INPAINT | {"--image": "nan.tiff"}, "'nan.tiff' has NaN"),
-    ("inpaint", INPAINT | {"--mask": "absent.png"}, "absent.png"),
+    ("inpaint", INPAINT | {"--mask": "absent.png"}, "mask 'absent.png' cannot be read"),
+    ("inpaint", INPAINT | {"--image": "mask.png", "--mask": "scene.png"}, "'scene.png' has colours"),
+    ("inpaint", INPAINT | {"--image": "broken.dds"}, "picture 'broken.dds' cannot be read"),
     ("inpaint", INPAINT | {"--mask": "white.png"}, "mask has no hole"),
     ("inpaint", INPAINT | {"--mask": "black.png"}, "mask observes nothing"),
     ("inpaint", INPAINT | {"--mask": "wide_mask.png"}, "aspects differ"),

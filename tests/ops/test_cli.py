@@ -136,14 +136,27 @@ def test_other_sizes_are_cut_to_the_embedded_models_square_with_a_notice(model, 
     assert samples(tmp_path / "out").shape == (3, 3, 64, 64)
 
 
-def test_a_pipeline_folder_paints_pictures_of_any_size(tmp_path):
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_a_pipeline_folder_paints_pictures_of_any_size(zero_snr, tmp_path):
     denoiser, autoencoder = tiny_networks()
-    scheduler = DDPMScheduler(prediction_type="v_prediction")
+    scheduler = DDPMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=zero_snr)
     LDMPipeline(vqvae=autoencoder, unet=denoiser, scheduler=scheduler).save_pretrained(tmp_path / "model")
     pictures, out = draw_pictures(tmp_path, 26, 45), tmp_path / "out"
     assert main(["inpaint", *pictures, *FAST, *QUICK, "--prior", str(tmp_path / "model"), "--out", str(out)]) == 0
     assert samples(out).shape == (3, 3, 26, 45)
     assert (samples(out)[..., :22] == load_image(pictures[1])[..., :22]).all()
+
+
+def test_a_mask_may_carry_its_hole_in_its_opacity(finished, pictures, model, tmp_path, capsys):
+    photo = Image.open(pictures[1])
+    photo.putalpha(Image.open(pictures[3]))
+    photo.save(tmp_path / "masked.png")
+    masked = [*pictures[:3], str(tmp_path / "masked.png")]
+    assert main(["inpaint", *masked, *model, *FAST, *QUICK, "--out", str(tmp_path / "out")]) == 0
+    (notice,) = capsys.readouterr().err.splitlines()
+    assert notice.startswith("vipaint: notice: mask")
+    assert notice.endswith("masked.png': its opacity is taken, not its colours")
+    assert torch.equal(samples(tmp_path / "out"), samples(finished))
 
 
 @pytest.mark.parametrize("mask", ["half", "FILE"])

@@ -113,6 +113,32 @@ def test_flow_matching_schedulers_keep_their_shift():
         training_of(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
 
 
+@pytest.mark.parametrize("kind", ["DDIM", "DDPM", "EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep"])
+def test_zero_terminal_snr_gives_the_noise_levels_of_comfyui(kind):
+    """The table of ``rescale_zero_terminal_snr_sigmas`` in ComfyUI 0.33.0, comfy/model_sampling.py."""
+    settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    scheduler = getattr(diffusers, f"{kind}Scheduler")(
+        **settings, rescale_betas_zero_snr=True, prediction_type="v_prediction"
+    )
+    root = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2, 0).sqrt()
+    signal = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    signal[-1] = 4.8973451890853435e-08
+    training, steps = training_of(scheduler), torch.arange(1000, dtype=torch.float64) / 999
+    schedule = training.schedule
+    ratio = schedule.sigma(steps) / schedule.alpha(steps)
+    torch.testing.assert_close(ratio, ((1 - signal) / signal).sqrt(), rtol=1e-3, atol=0)
+    assert (training.prediction_type, training.steps) == ("v_prediction", 1000)
+    assert scheduler.betas[-1] == 1
+
+
+@pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"])
+def test_every_schedule_with_zero_terminal_snr_falls_to_almost_no_signal(beta_schedule):
+    schedule = training_of(DDPMScheduler(beta_schedule=beta_schedule, rescale_betas_zero_snr=True)).schedule
+    signal = schedule.alpha(torch.linspace(0, 1, 1000, dtype=torch.float64)) ** 2
+    assert (signal.diff() < 0).all()
+    assert 0 < signal[-1] < 5e-8
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_gradients_equal_finite_differences(prediction_type):
     prior = make(prediction_type, dtype=torch.float64)

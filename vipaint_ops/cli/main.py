@@ -40,9 +40,10 @@ examples:
   vipaint demo --mask my_mask.png            white: known, black: to paint
 """,
     "inpaint": """\
-The mask is white for known pixels and black for pixels to paint (--invert-mask for the opposite). See sheet.png first.
-If samples disagree with the known pixels (consistency in metrics.json far above 1), raise --steps. If the model cannot
-reproduce the known pixels, raise --noise-std.
+The mask is white for known pixels and black for pixels to paint (--invert-mask for the opposite). If its opacity
+varies, it is opaque for known pixels and transparent for pixels to paint. See sheet.png first. If samples disagree with
+the known pixels (consistency in metrics.json far above 1), raise --steps. If the model cannot reproduce the known
+pixels, raise --noise-std.
 
 examples:
   vipaint inpaint --image scene.png --mask mask.png --samples 8 --out result
@@ -131,8 +132,12 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_picture(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("picture")
     group.add_argument("--image", required=True, metavar="FILE", help="the picture; hidden pixels are not read")
-    group.add_argument("--mask", required=True, metavar="FILE", help="white: known, black: to paint")
-    group.add_argument("--invert-mask", action="store_true", help="black: known, white: to paint")
+    group.add_argument(
+        "--mask", required=True, metavar="FILE", help="white (or opaque): known, black (or transparent): to paint"
+    )
+    group.add_argument(
+        "--invert-mask", action="store_true", help="black (or transparent): known, white (or opaque): to paint"
+    )
 
 
 def _add_noise(parser: argparse.ArgumentParser, default: float | None) -> None:

@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
 from ..measurement.observation import Observation
 from ..operators import Compose, Crop
+from .files import PictureFile, read_picture
+
+_COLOURFUL = 1 / 8
 
 
 def load_image(path: str | Path) -> Tensor:
-    """Read a picture as float ``[1, 3, height, width]`` in [-1, 1].
+    """Read a picture as float ``[1, 3, height, width]`` in [-1, 1], in sRGB.
 
-    The EXIF orientation is applied. Transparent parts become white. 16-bit grey keeps its depth.
+    The EXIF orientation and the colour profile are applied. Transparent parts become white. Grey keeps its depth. A
+    warning says what of the file was converted or lost.
 
     Raises:
-        InputError: the file is missing, not a picture, or has NaN or values out of range.
+        InputError: the file is missing, damaged or not a picture, or has NaN or values out of range.
     """
-    return 2 * _rgb(path, background=1.0) - 1
+    file = read_picture(path, "picture", managed=True)
+    _report(f"picture {str(path)!r}", file.frames, file.changes)
+    return 2 * _tensor(file.opacity * file.colours + (1 - file.opacity)) - 1
 
 
 def load_mask(path: str | Path, invert: bool = False) -> Tensor:
     """Read a mask as float ``[1, 1, height, width]``: white is observed (1), black is hidden (0).
 
-    Greys are rounded at one half, so that compression noise of a JPEG has no effect. Transparent parts are black.
+    Where the opacity varies, it is the mask: transparent is hidden, and colours are not looked at. Greys and opacities
+    are rounded at one half, so that compression noise of a JPEG has no effect. A warning says what was not plain.
 
     Args:
-        invert: for masks with a white hole.
+        invert: for masks with a white (or opaque) hole.
 
     Raises:
-        InputError: the file is missing, not a picture, or has NaN or values out of range.
+        InputError: the file is missing, damaged or not a picture, has NaN or values out of range or colours, or can be
+            read in two ways.
     """
-    observed = _rgb(path, background=0.0).mean(1, keepdim=True) >= 0.5
-    return (observed ^ invert).float()
+    name = f"mask {str(path)!r}"
+    file = read_picture(path, "mask", managed=False)
+    grey, notes = _grey(file, name)
+    _report(name, file.frames, notes)
+    return ((_tensor(grey) >= 0.5) ^ invert).float()
 
 
 def save_image(path: str | Path, image: Tensor) -> None:
@@ -82,25 +94,39 @@ def centre_square(image: Tensor, size: int) -> Tensor:
     return F.interpolate(image[..., top : top + side, left : left + side], size=(size, size), mode="area")
 
 
-def _rgb(path: str | Path, background: float) -> Tensor:
-    """The picture in [0, 1], ``[1, 3, height, width]``, with transparent parts over a grey ``background``."""
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            pixels = _deep_grey(picture) if picture.mode[0] in "IF" else _eight_bit(picture, background)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"picture {str(path)!r} cannot be read: {error}") from error
-    if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
-        raise InputError(f"picture {str(path)!r} has NaN or values outside [0, 1]; save it as 8- or 16-bit PNG")
+def _report(name: str, frames: int, notes: list[str]) -> None:
+    if frames > 1:
+        notes = [f"only the first of its {frames} frames is used", *notes]
+    if notes:
+        warnings.warn(f"{name}: {'; '.join(notes)}", stacklevel=1)
+
+
+def _grey(file: PictureFile, name: str) -> tuple[np.ndarray, list[str]]:
+    """The mask in a file, ``[height, width, 1]``, and what is to be said of it."""
+    opaque = file.opacity[..., 0] >= 0.5
+    if opaque.any() and not opaque.all():
+        if _is_black_and_white(file.colours[opaque]):
+            raise InputError(f"{name} has a hole in black and one in transparency; save it without transparency")
+        return file.opacity, ["its opacity is taken, not its colours"]
+    red, green, blue = np.moveaxis(file.colours, 2, 0)
+    if max(np.abs(red - green).max(), np.abs(green - blue).max(), np.abs(blue - red).max()) > _COLOURFUL:
+        raise InputError(
+            f"{name} has colours, as a photograph: are picture and mask swapped? "
+            "Save a mask in black and white, or with a hole that is more than half transparent"
+        )
+    grey = ((red + green + blue) / 3)[..., None]
+    if 0 < grey.max() < 1.5 / 255 and np.isin(grey, (0, grey.max())).all():
+        return grey / grey.max(), ["its levels 0 and 1 are taken for black and white"]
+    if ((grey > 0.1) & (grey < 0.9)).mean() > 0.5:
+        return grey, ["most of it is grey, and is cut at one half: is it a photograph?"]
+    return grey, []
+
+
+def _is_black_and_white(colours: np.ndarray) -> bool:
+    """Whether nearly all of ``[pixels, 3]`` are black or white, and both occur."""
+    black, white = ((np.abs(colours - level) < 0.1).all(1).mean() for level in (0, 1))
+    return bool(min(black, white) > 0 and black + white > 0.9)
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
-
-
-def _deep_grey(picture: Image.Image) -> np.ndarray:
-    values = np.asarray(picture, dtype=np.float32)
-    return np.repeat((values if picture.mode == "F" else values / 65535)[..., None], 3, axis=2)
-
-
-def _eight_bit(picture: Image.Image, background: float) -> np.ndarray:
-    values = np.asarray(picture.convert("RGBA"), dtype=np.float32) / 255
-    opaque = values[..., 3:]
-    return opaque * values[..., :3] + (1 - opaque) * background

@@ -29,6 +29,8 @@ _CLEAN: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "sample": lambda out, z, alpha, sigma: out,
     "flow": lambda out, z, alpha, sigma: z - sigma * out,
 }
+_LAST_SIGNAL = 4.8973451890853435e-08
+"""alpha^2 at the last step of a schedule with zero terminal SNR, as in ComfyUI: with 0, the log-SNR is infinite."""
 _DENOISERS = ("UNet2DModel", "UNet2DConditionModel", "SD3Transformer2DModel")
 
 
@@ -233,6 +235,8 @@ def _fingerprint(*networks: nn.Module) -> str:
 def training_of(scheduler: Any) -> Training:
     """The parametrisation of the model of a diffusers scheduler.
 
+    A schedule with zero terminal SNR ends in ComfyUI's smallest signal instead.
+
     Raises:
         InputError: the scheduler is of another kind than discrete variance-preserving, or flow matching with a
             constant shift.
@@ -247,6 +251,10 @@ def training_of(scheduler: Any) -> Training:
     betas = getattr(scheduler, "betas", None)
     if betas is None:
         raise InputError(f"scheduler {name} is not supported: it must be a discrete DDPM schedule or flow matching")
+    betas = betas.double()
+    if betas[-1] == 1:
+        # At most half of the signal before it, which may be smaller already (the schedule of DDPM).
+        betas[-1] = 1 - min(_LAST_SIGNAL / (1 - betas[:-1]).prod().item(), 0.5)
     return Training(NoiseSchedule.vp(betas), config.get("prediction_type", "epsilon"), len(betas))
 
 
