@@ -98,6 +98,7 @@ MASKS = {
     "photograph with a transparent hole": lambda: with_alpha(PHOTO, LEVELS),
     "white with a transparent hole": lambda: with_alpha(255, LEVELS),
     "black with a transparent hole": lambda: with_alpha(0, LEVELS),
+    "faint transparent hole": lambda: with_alpha(PHOTO, np.where(HOLE, 240, 255)),
     "half transparent hole": lambda: with_alpha(PHOTO, np.where(HOLE, 77, 255)),
     "LA": lambda: Image.fromarray(np.stack([PHOTO[..., 0], LEVELS], 2), "LA"),
     "palette with transparency": lambda: Image.fromarray(with_alpha(PHOTO // 64 * 64, LEVELS)).quantize(64),
@@ -110,7 +111,8 @@ def test_the_hole_is_found_in_every_kind_of_mask(kind, tmp_path):
     known = torch.from_numpy(~HOLE).float()[None, None]
     mask, notice = loud(load_mask, path)
     assert torch.equal(mask, known)
-    assert torch.equal(loud(load_mask, path, True)[0], 1 - known)
+    if kind not in ("half transparent hole", "faint transparent hole"):
+        assert torch.equal(loud(load_mask, path, True)[0], 1 - known)
     assert ("opacity is taken" in notice) == ("transparen" in kind or kind == "LA")
 
 
@@ -148,7 +150,6 @@ def test_compression_adds_no_colours_to_a_mask(quality, kind, mode):
     [
         (PHOTO, "mask .* has colours, as a photograph: are picture and mask swapped"),
         (with_alpha(PHOTO, np.full((8, 8), 255)), "has colours"),
-        (with_alpha(PHOTO, np.where(HOLE, 200, 255)), "more than half transparent"),
         (with_alpha(LEVELS[..., None], np.where(HOLE.T, 0, 255)), "a hole in black and one in transparency"),
         (np.full((8, 8), np.nan, np.float32), "NaN"),
         (LEVELS.astype(np.float32), r"outside \[0, 1\] \(0 to 255\)"),
@@ -209,7 +210,7 @@ def test_whole_numbers_of_every_depth_reach_from_black_to_white(kind, tmp_path):
 def test_where_zero_is_white_levels_are_turned(tmp_path):
     expected = grey_tiff(tmp_path / "a.tiff", "uint16", photometric=0)
     torch.testing.assert_close(loud(load_image, tmp_path / "a.tiff")[0][0, 0, 0], -expected, atol=1e-4, rtol=0)
-    assert loud(load_mask, tmp_path / "a.tiff")[0].flatten().tolist() == [1, 1, 1, 0, 0, 0]
+    assert loud(load_mask, tmp_path / "a.tiff")[0].flatten().tolist() == [1, 0, 0, 0, 0, 0]
 
 
 def test_12_bits_fill_the_range(tmp_path):
@@ -274,7 +275,7 @@ def test_an_srgb_profile_changes_no_pixel(tmp_path):
 def test_a_profile_does_not_move_the_cut_of_a_mask(tmp_path):
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2)
     path = save(tmp_path / "m.png", ramp, icc_profile=icc(1.0, "rgb"))
-    assert torch.equal(loud(load_mask, path)[0].flatten(), (torch.arange(256) >= 128).float())
+    assert torch.equal(loud(load_mask, path)[0].flatten(), (torch.arange(256) >= 251).float())
 
 
 @pytest.mark.parametrize(

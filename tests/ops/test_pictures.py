@@ -55,10 +55,10 @@ def test_transparent_parts_are_white_in_pictures_and_hidden_in_masks(tmp_path):
     assert load_mask(tmp_path / "a.png").tolist() == [[[[1, 1], [0, 0]]]]
 
 
-def test_masks_are_cut_at_one_half(tmp_path):
-    Image.fromarray(np.array([[0, 3, 127, 128, 255]], dtype=np.uint8)).save(tmp_path / "m.png")
-    assert load_mask(tmp_path / "m.png").flatten().tolist() == [0, 0, 0, 1, 1]
-    assert load_mask(tmp_path / "m.png", invert=True).flatten().tolist() == [1, 1, 1, 0, 0]
+def test_greys_of_a_mask_are_hidden_either_way(tmp_path):
+    Image.fromarray(np.array([[0, 3, 127, 128, 252, 255]], dtype=np.uint8)).save(tmp_path / "m.png")
+    assert load_mask(tmp_path / "m.png").flatten().tolist() == [0, 0, 0, 0, 1, 1]
+    assert load_mask(tmp_path / "m.png", invert=True).flatten().tolist() == [1, 1, 0, 0, 0, 0]
 
 
 def test_the_central_square_mixes_only_the_pixels_it_covers():

@@ -111,7 +111,7 @@ def _task(options: argparse.Namespace, mask: Tensor) -> Task:
             "picture is resized to that size (--prior takes other models)",
             stacklevel=1,
         )
-        mask = masks.fit_mask(centre_square(mask, EMBEDDED_SIZE) == 1, EMBEDDED_SIZE, EMBEDDED_SIZE)
+        mask = masks.fit_mask(centre_square(mask, EMBEDDED_SIZE) > 1 - 1e-6, EMBEDDED_SIZE, EMBEDDED_SIZE)
         picture = centre_square(picture, EMBEDDED_SIZE)
         truth = None if truth is None else centre_square(truth, EMBEDDED_SIZE)
     return Task(picture, mask, truth)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..measurement.observation import Observation
 from ..operators import Compose, Crop
+from ..operators.inpainting import KNOWN_FROM, evidence
 from .files import PictureFile, read_picture
 
 _COLOURFUL = 1 / 8
@@ -36,8 +37,8 @@ def load_image(path: str | Path) -> Tensor:
 def load_mask(path: str | Path, invert: bool = False) -> Tensor:
     """Read a mask as float ``[1, 1, height, width]``: white is observed (1), black is hidden (0).
 
-    Where the opacity varies, it is the mask: transparent is hidden, and colours are not looked at. Greys and opacities
-    are rounded at one half, so that compression noise of a JPEG has no effect. A warning says what was not plain.
+    Where the opacity varies, it is the mask: transparent is hidden, and colours are not looked at. Greys are hidden
+    (:func:`~vipaint_ops.operators.inpainting.evidence`). A warning says what was not plain.
 
     Args:
         invert: for masks with a white (or opaque) hole.
@@ -50,7 +51,8 @@ def load_mask(path: str | Path, invert: bool = False) -> Tensor:
     file = read_picture(path, "mask", managed=False)
     grey, notes = _grey(file, name)
     _report(name, file.frames, notes)
-    return ((_tensor(grey) >= 0.5) ^ invert).float()
+    known = _tensor(grey)
+    return evidence(1 - known if invert else known)
 
 
 def save_image(path: str | Path, image: Tensor) -> None:
@@ -103,7 +105,7 @@ def _report(name: str, frames: int, notes: list[str]) -> None:
 
 def _grey(file: PictureFile, name: str) -> tuple[np.ndarray, list[str]]:
     """The mask in a file, ``[height, width, 1]``, and what is to be said of it."""
-    opaque = file.opacity[..., 0] >= 0.5
+    opaque = file.opacity[..., 0] >= KNOWN_FROM
     if opaque.any() and not opaque.all():
         if _is_black_and_white(file.colours[opaque]):
             raise InputError(f"{name} has a hole in black and one in transparency; save it without transparency")
@@ -112,13 +114,13 @@ def _grey(file: PictureFile, name: str) -> tuple[np.ndarray, list[str]]:
     if max(np.abs(red - green).max(), np.abs(green - blue).max(), np.abs(blue - red).max()) > _COLOURFUL:
         raise InputError(
             f"{name} has colours, as a photograph: are picture and mask swapped? "
-            "Save a mask in black and white, or with a hole that is more than half transparent"
+            "Save a mask in black and white, or with a transparent hole"
         )
     grey = ((red + green + blue) / 3)[..., None]
     if 0 < grey.max() < 1.5 / 255 and np.isin(grey, (0, grey.max())).all():
         return grey / grey.max(), ["its levels 0 and 1 are taken for black and white"]
     if ((grey > 0.1) & (grey < 0.9)).mean() > 0.5:
-        return grey, ["most of it is grey, and is cut at one half: is it a photograph?"]
+        return grey, ["most of it is grey, which is hidden: is it a photograph?"]
     return grey, []
 
 
