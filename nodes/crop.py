@@ -16,6 +16,7 @@ from .gather import list_output
 from .pictures import images as to_images
 from .pictures import observed, pictures
 from .search import schema
+from .shown import noticed, with_text
 from .sockets import output
 
 StitchSocket = io.Custom("VIPAINT_STITCH")
@@ -96,15 +97,20 @@ class CropForInpaint(io.ComfyNode):
     @classmethod
     def execute(cls, image, mask, size, context, enlarge, keep_small=False) -> io.NodeOutput:
         original = pictures(image)
-        known = observed(mask, *original.shape[2:])
+        with noticed() as notices:
+            known = observed(mask, *original.shape[2:])
         with torch.inference_mode(False):
             if keep_small and known.numel() <= size**2:
                 found = [windows.whole_window(known)]
             else:
                 found = windows.find_windows(known, windows.WindowConfig(size=size, context=context, enlarge=enlarge))
             parts = [windows.crop(original, known, window) for window in found]
+        if not keep_small or known.numel() > size**2:
+            sides = ", ".join(f"{part.shape[3]}x{part.shape[2]}" for part, _ in parts)
+            notices.append(f"Windows: {len(parts)} ({sides}), each with its own run of the model")
         cut = Cut(image[..., :3].expand(*image.shape[:3], 3), known, found)
-        return io.NodeOutput([to_images(part) for part, _ in parts], [1 - shrunk[:, 0] for _, shrunk in parts], cut)
+        cropped, hidden = [to_images(part) for part, _ in parts], [1 - shrunk[:, 0] for _, shrunk in parts]
+        return with_text("\n".join(notices), cropped, hidden, cut)
 
 
 class Stitch(io.ComfyNode):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from comfy_api.v0_0_2 import io
 
+from .shown import with_text
 from .sockets import output
 
 _SD1_CONTEXT, _SD1_SIZE, _NEWER_SIZE = 768, 512, 1024
@@ -41,11 +41,8 @@ class ModelSize(io.ComfyNode):
     def execute(cls, model, positive=(), negative=()) -> io.NodeOutput:
         placed = {key for _, entries in (*positive, *negative) for key in _ON_THE_PICTURE if key in entries}
         if placed:
-            warnings.warn(
-                f"the image is not cropped, as its conditioning has a place on it ({', '.join(sorted(placed))})",
-                stacklevel=2,
-            )
-            return io.NodeOutput(_LARGEST)
+            entries = ", ".join(sorted(placed))
+            return with_text(f"Notice: the image is not cropped: its conditioning lies on it ({entries})", _LARGEST)
         return io.NodeOutput(_trained_size(model.model.model_config))
 
 

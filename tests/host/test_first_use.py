@@ -103,7 +103,7 @@ def test_every_node_has_aliases_and_the_words_of_an_artist_lead_to_them(nodes, i
     if not is_new:
         assert not any(aliases.values())
         return
-    assert all(aliases.values())
+    assert all(aliases[name] for name, node in nodes.items() if node["category"] != "VIPaint/internal")
     for name, words in WANTED.items():
         assert set(words) <= set(aliases[name])
 
