@@ -91,7 +91,7 @@ def test_samplers_restore_as_with_the_dequantised_weights(client, scene, form, n
     if not amplified:
         agree(ours[0], twin[0], original[0], form)
     error, expected = (observed_error(pictures, scene) for pictures in (ours[1], twin[1]))
-    assert error <= (1.05 if amplified else 1.01) * expected
+    assert error <= (1.03 if amplified else 1.01) * expected
 
 
 def observed_error(pictures: torch.Tensor, scene: np.ndarray) -> float:
