@@ -72,7 +72,7 @@ def test_a_fit_and_a_refinement_take_it(kind):
 
 
 def test_the_guided_chain_has_no_term_for_it():
-    with pytest.raises(InputError, match="guided chain has no term"):
+    with pytest.raises(InputError, match="chain 'guided' has no term"):
         RefineConfig(perceptual_weight=1.0, perceptual=edges)
 
 

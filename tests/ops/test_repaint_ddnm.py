@@ -22,7 +22,6 @@ HIDDEN = (MASK == 0).expand(SHAPE).flatten()
 both_schedules = pytest.mark.parametrize("schedule", [VP, FLOW], ids=["vp", "flow"])
 OPERATORS = {
     "hole": operators.Inpainting(MASK),
-    "soft hole": operators.Inpainting(MASK * torch.linspace(0.3, 1, 4, dtype=DOUBLE)),
     "average": operators.SuperResolution(2, "average"),
     "bicubic": operators.SuperResolution(2, "bicubic"),
     "matrix": operators.Linear(draw(5, SIZE, seed=6), SHAPE),
