@@ -22,12 +22,13 @@ from vipaint_ops import (
     sample_posterior,
 )
 from vipaint_ops.images.masks import half_plane
+from vipaint_ops.inference.corrections import GRADIENTS
 from vipaint_ops.inference.decoder import fitted_pictures
 from vipaint_ops.samplers import KalmanConfig
 
 SAMPLES, PLAIN_STEPS = 4, 28
 """Pictures of a run, and steps of a plain generation."""
-WHOLE = frozenset({"denoiser", "decoder", "chain"})
+WHOLE = frozenset(GRADIENTS)
 """Gradients of the whole prediction, through decoder and denoiser."""
 FULL_CELLS = 64 * 64
 """Cells of the smallest latent; larger ones need as few pictures for a linear decoder."""

@@ -106,26 +106,26 @@ def tflop(rows: Evaluations, costs: Costs, guided: bool) -> float:
     return total / 1e12
 
 
-def peak_memory(weights: float, costs: Costs, rows: int, guided: bool, gradients: frozenset[str]) -> float:
-    """Bytes at the peak of the gradients of ``rows`` samples.
+def peak_memory(weights: float, costs: Costs, rows: int, guided: bool, taken: frozenset[str]) -> float:
+    """Bytes at the peak of ``rows`` samples with the gradients ``taken`` (:func:`~benchmarks.counts.gradients`).
 
     For a gradient through both, the graph of the denoiser is kept while the decoder runs backwards, and the decoder's
     while the denoiser does.
     """
     denoised = rows * (2 if guided else 1)
     decoded = rows if costs.decoder.together else 1
-    if "chain" not in gradients:
+    if "chain" not in taken:
         return weights + max(denoised * costs.denoiser.working, decoded * costs.decoder.peak)
     in_decoder = denoised * costs.denoiser.kept + decoded * costs.decoder.peak
     in_denoiser = denoised * costs.denoiser.peak + rows * costs.decoder.kept
     return weights + max(in_decoder, in_denoiser)
 
 
-def fitting(architecture: Architecture, gradients: frozenset[str], memory: float, cache: Cache) -> Setting:
+def fitting(architecture: Architecture, taken: frozenset[str], memory: float, cache: Cache) -> Setting:
     """The first setting in which the gradients of one sample fit into ``memory`` bytes, or the last one."""
     for setting in SETTINGS.values():
         cost = costs(architecture, setting, cache)
-        if peak_memory(cache.weights(architecture), cost, 1, architecture.guided, gradients) <= memory:
+        if peak_memory(cache.weights(architecture), cost, 1, architecture.guided, taken) <= memory:
             return setting
     return setting
 

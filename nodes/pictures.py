@@ -13,11 +13,9 @@ from torch import Tensor
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.images import masks
 from ..vipaint_ops.images.pictures import crop_to
-from ..vipaint_ops.operators.inpainting import HIGHEST as _HIGHEST
-from ..vipaint_ops.operators.inpainting import LOWEST as _LOWEST
-from ..vipaint_ops.operators.inpainting import evidence
+from ..vipaint_ops.operators.inpainting import HIGHEST, LOWEST, evidence
 
-PICTURE_MULTIPLES = (8, 16, 32, 64)
+PICTURE_MULTIPLES = (8, 16, 32)
 """Sides of images that models take are multiples of one of these."""
 
 
@@ -32,7 +30,7 @@ def pictures(image: Tensor, name: str = "image") -> Tensor:
         if not image.isfinite().all():
             raise InputError(f"{name} contains NaN or infinite values: check the node that made it")
         low, high = image.min().item(), image.max().item()
-        if low < _LOWEST or high > _HIGHEST:
+        if low < LOWEST or high > HIGHEST:
             raise InputError(f"{name} has values from {low:.3g} to {high:.3g}; ComfyUI's images lie in [0, 1]")
         if image.shape[-1] not in (1, 3, 4):
             raise InputError(f"{name} has {image.shape[-1]} channels; use an RGB image")
@@ -79,7 +77,7 @@ def mask_of(mask: Tensor) -> Tensor:
     """
     with torch.inference_mode(False):
         mask = mask.clone().float()
-        if not mask.isfinite().all() or mask.min() < _LOWEST or mask.max() > _HIGHEST:
+        if not mask.isfinite().all() or mask.min() < LOWEST or mask.max() > HIGHEST:
             raise InputError("mask has values outside [0, 1]: 1 is the area to fill, 0 the known pixels")
         return 1 - mask.clamp(0, 1).reshape(-1, 1, *mask.shape[-2:])
 

@@ -166,17 +166,7 @@ def large_photograph(flow: Workflow) -> None:
     model, vae, picture, positive, negative = prompted(flow, sd15(flow))
     flow.group("Crop")
     crop = flow.add("VIPaintCropForInpaint", image=picture["IMAGE"], mask=picture["MASK"])
-    flow.group("Inpaint")
-    inpaint = flow.add(
-        "VIPaintInpaint",
-        model=model,
-        positive=positive,
-        negative=negative,
-        vae=vae,
-        image=crop["cropped_image"],
-        mask=crop["cropped_mask"],
-        cfg=3.0,
-    )
+    inpaint = _inpaint(flow, model, vae, crop, positive, negative, ("cropped_image", "cropped_mask"))
     flow.group("Stitch")
     stitched = flow.add("VIPaintStitch", stitch=crop["stitch"], images=inpaint["images"])
     flow.group("Result")
@@ -197,7 +187,16 @@ def _read_me(flow: Workflow, model: str, advice: str) -> None:
     )
 
 
-def _inpaint(flow: Workflow, model: Output, vae: Output, picture: Node, positive: Output, negative: Output) -> Node:
+def _inpaint(
+    flow: Workflow,
+    model: Output,
+    vae: Output,
+    picture: Node,
+    positive: Output,
+    negative: Output,
+    outputs: tuple[str, str] = ("IMAGE", "MASK"),
+) -> Node:
+    """The all-in-one node, with image and mask from ``outputs`` of ``picture``."""
     flow.group("Inpaint")
     return flow.add(
         "VIPaintInpaint",
@@ -205,8 +204,8 @@ def _inpaint(flow: Workflow, model: Output, vae: Output, picture: Node, positive
         positive=positive,
         negative=negative,
         vae=vae,
-        image=picture["IMAGE"],
-        mask=picture["MASK"],
+        image=picture[outputs[0]],
+        mask=picture[outputs[1]],
         cfg=3.0,
     )
 

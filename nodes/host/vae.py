@@ -25,8 +25,8 @@ class HostVAE:
     """The networks of a VAE, from latents in the scale of ComfyUI's LATENT to images in [-1, 1].
 
     The host's ``decode`` clamps, and without memory it falls back to a decoder without gradients. This class does not
-    clamp. If memory is short, it recomputes the decoder's blocks in the backward pass, then decodes fewer rows at a
-    time, then tiles. :meth:`prepare` and :meth:`lay_out` come before the first call of a network.
+    clamp. If memory is short, it decodes fewer rows at a time, then recomputes the decoder's blocks in the backward
+    pass, then decodes tiles. :meth:`prepare` and :meth:`lay_out` come before the first call of a network.
 
     Raises:
         InputError: the VAE is not one of RGB images.

@@ -56,14 +56,7 @@ def test_a_sampler_with_sides_that_the_model_does_not_take(client, scene, method
     hole[20:40, 30:50] = 1
     given = Sampling(client, painted(cut, hole, 255), hole="odd.png")
     decoded = given.graph.add("VAEDecode", samples=given.run(given.method(method))[0], vae=given.vae)
-    composited = given.graph.add(
-        "VIPaintCompositeObserved",
-        images=decoded[0],
-        original=given.image[0],
-        mask=given.image[1],
-        feather=0,
-        colour_match=False,
-    )
+    composited = given.composited(decoded)
     cropped = given.graph.add("VIPaintCropToObservation", images=decoded[0], observation=given.observation)
     shown = [given.graph.add("SaveImage", images=node[0], filename_prefix="odd") for node in (composited, cropped)]
     run = client.run(given.graph)

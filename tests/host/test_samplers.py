@@ -78,6 +78,12 @@ class Sampling:
             latent_image=latent or self.latent(),
         )
 
+    def composited(self, decoded):
+        """The node that puts the known pixels back."""
+        image, mask = self.image[0], self.image[1]
+        settings = {"feather": 0, "colour_match": False}
+        return self.graph.add("VIPaintCompositeObserved", images=decoded[0], original=image, mask=mask, **settings)
+
     def kept(self, sampled):
         """The node that saves latents."""
         return self.graph.add("TestSaveTensor", latent=sampled[0])
@@ -107,14 +113,7 @@ def test_runs_on_the_embedded_prior_and_keeps_what_is_known(sampling, client, sc
     sampled = given.run(given.method(method), sigmas=given.sigmas(steps=4))
     latents, denoised = given.kept(sampled), given.graph.add("TestSaveTensor", latent=sampled[1])
     decoded = given.graph.add("VAEDecode", samples=sampled[0], vae=given.vae)
-    composited = given.graph.add(
-        "VIPaintCompositeObserved",
-        images=decoded[0],
-        original=given.image[0],
-        mask=given.image[1],
-        feather=0,
-        colour_match=False,
-    )
+    composited = given.composited(decoded)
     shown = given.graph.add("SaveImage", images=composited[0], filename_prefix="sampled")
     run = client.run(given.graph)
     latents, denoised = client.tensor(run, latents), client.tensor(run, denoised)

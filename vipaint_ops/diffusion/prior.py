@@ -147,24 +147,24 @@ class CountedPrior:
 
     def denoise(self, z: Tensor, t: float) -> Tensor:
         """E[z_0 | z_t] with one time for the whole batch."""
-        times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
+        times = _times(z, t)
         return self._call("denoiser", lambda v: self._prior.denoise(v, times), z)
 
     @torch.no_grad()
     def denoise_with_condition(self, z: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        """The prediction of :meth:`denoise`, and that of the condition alone, the same without guidance."""
+        """The prediction of :meth:`denoise`, and that of the condition alone; the same twice but for a GuidedPrior."""
         if not hasattr(self._prior, "denoise_with_condition"):
             z0 = self.denoise(z, t)
             return z0, z0
         self._count("denoiser_forward", len(z))
-        return self._prior.denoise_with_condition(z, torch.full((len(z),), t, dtype=z.dtype, device=z.device))
+        return self._prior.denoise_with_condition(z, _times(z, t))
 
     @torch.no_grad()
     def denoise_condition(self, z: Tensor, t: float) -> Tensor:
         """The prediction of the condition alone, for products with the covariance."""
         self._count("condition_forward", len(z))
         denoise = getattr(self._prior, "denoise_condition", self._prior.denoise)
-        return denoise(z, torch.full((len(z),), t, dtype=z.dtype, device=z.device))
+        return denoise(z, _times(z, t))
 
     def decode(self, z0: Tensor, exact: bool = False) -> Tensor:
         """Latent to picture; with ``linear``, unless ``exact``, the decoder's picture with the gradient of that map."""
@@ -189,6 +189,11 @@ class CountedPrior:
 
     def _count(self, name: str, rows: int) -> None:
         setattr(self.evaluations, name, getattr(self.evaluations, name) + rows)
+
+
+def _times(z: Tensor, t: float) -> Tensor:
+    """One time for each row of ``z``."""
+    return torch.full((len(z),), t, dtype=z.dtype, device=z.device)
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -218,6 +219,11 @@ def fit_greys(mask: Tensor, height: int, width: int) -> Tensor:
     return mask if (rows, columns) == (height, width) else _resize(mask, height, width)
 
 
+def same_aspect(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two sizes (height, width) have the same aspect, to within 1 %."""
+    return abs(one[1] * other[0] / (one[0] * other[1]) - 1) <= _ASPECT_TOLERANCE
+
+
 def latent_grid(mask: Tensor, factor: int) -> Tensor:
     """The mask at the resolution of a latent, in the size of the mask.
 
@@ -325,7 +331,7 @@ def _single(mask: Tensor) -> Tensor:
 
 def _resize(mask: Tensor, height: int, width: int) -> Tensor:
     rows, columns = mask.shape[2:]
-    if abs(columns * height / (rows * width) - 1) > _ASPECT_TOLERANCE:
+    if not same_aspect((rows, columns), (height, width)):
         raise InputError(
             f"mask is {rows}x{columns} and the picture {height}x{width} (height x width): their aspects differ; "
             "crop or redraw the mask to the picture's shape"

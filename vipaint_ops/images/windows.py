@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..settings import Settings, number
+from .masks import same_aspect
 
 _NEAR = 16
 _MOST_CELLS = 128
 """Holes closer than the model's size divided by the first, or the picture's longer side by the second, are one."""
-_ASPECT_TOLERANCE = 0.01
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom and right; the last two are exclusive."""
@@ -261,7 +261,7 @@ def _check_restored(picture: Tensor, windows: Sequence[Window], restored: Sequen
         )
     for position, (window, images) in enumerate(zip(windows, restored, strict=True), 1):
         rows, columns = images.shape[2:]
-        if abs(columns * window.rows / (rows * window.columns) - 1) > _ASPECT_TOLERANCE:
+        if not same_aspect((rows, columns), (window.rows, window.columns)):
             raise InputError(
                 f"images of window {position} are {rows}x{columns} and the window was cropped to "
                 f"{window.rows}x{window.columns} (height x width): their aspects differ; keep the shape of the window"
