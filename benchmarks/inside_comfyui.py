@@ -79,6 +79,7 @@ def network_tasks(guider: Any, vae: Any, side: int) -> dict[str, dict[str, float
 
     The check of the gradient before a run is left out: it takes longer than the tasks.
     """
+    from vipaint.nodes.host.conditions import Part
     from vipaint.nodes.host.prior import HostPrior, with_host_prior
 
     HostPrior.check = lambda self: False
@@ -94,8 +95,9 @@ def network_tasks(guider: Any, vae: Any, side: int) -> dict[str, dict[str, float
             return measured(lambda: torch.autograd.grad(prior.decode(prior.denoise(z, times)).sum(), z))
 
     tasks = {"decode": (decode, "off"), "gradient on": (gradient, "on"), "gradient off": (gradient, "off")}
+    whole = Part((side, side), (side, side))
     return {
-        name: with_host_prior(guider, vae, (side, side), work, rows=1, checkpointing=checkpointing)
+        name: with_host_prior(guider, vae, whole, work, rows=1, checkpointing=checkpointing)
         for name, (work, checkpointing) in tasks.items()
     }
 

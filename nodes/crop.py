@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from comfy_api.v0_0_2 import io
@@ -13,21 +14,22 @@ from torch import Tensor
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.images import windows
 from .gather import list_output
+from .host.conditions import MovedConditions, Part
+from .host.vae import HostVAE
 from .pictures import images as to_images
-from .pictures import observed, pictures
+from .pictures import observed_each, pictures
 from .search import schema
 from .shown import noticed, with_text
-from .sockets import output
 
 StitchSocket = io.Custom("VIPAINT_STITCH")
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What Stitch needs of the original.
+    """What Stitch needs of an original.
 
     Attributes:
-        image: RGB IMAGE.
+        image: RGB IMAGE of one picture.
         known: the library's mask of it.
         windows: in the order of the cropped images.
     """
@@ -49,8 +51,8 @@ class CropForInpaint(io.ComfyNode):
             description="Crops a window around each masked area and resizes it to the size of the model. Nodes that "
             "follow run once for each window. Use Stitch Inpainted to put the result back.",
             inputs=[
-                io.Image.Input("image", tooltip="The image, of any size. Pixels under the mask are not used."),
-                io.Mask.Input("mask", tooltip="Mask of the area to fill (1 = fill)."),
+                io.Image.Input("image", tooltip="Images of any size. Pixels under the mask are not used."),
+                io.Mask.Input("mask", tooltip="Mask of the area to fill (1 = fill), one for all images or one each."),
                 io.Int.Input(
                     "size",
                     default=512,
@@ -86,31 +88,63 @@ class CropForInpaint(io.ComfyNode):
                     optional=True,
                     tooltip="Leave an image as it is, if it has no more pixels than size x size.",
                 ),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="ControlNets, areas, masks and conditions of inpainting models are cropped with the image.",
+                ),
+                io.Conditioning.Input("negative", optional=True, tooltip="As positive."),
+                io.Vae.Input("vae", optional=True, tooltip="Only for the conditions of an inpainting model."),
             ],
             outputs=[
                 list_output(io.Image, "cropped_image", "The windows. Masked pixels are grey."),
                 list_output(io.Mask, "cropped_mask", "The masks of the windows."),
-                output(StitchSocket, "stitch", "For Stitch Inpainted."),
+                list_output(StitchSocket, "stitch", "For Stitch Inpainted."),
+                list_output(io.Conditioning, "cropped_positive", "The conditions of each window."),
+                list_output(io.Conditioning, "cropped_negative", "The conditions of each window."),
             ],
         )
 
     @classmethod
-    def execute(cls, image, mask, size, context, enlarge, keep_small=False) -> io.NodeOutput:
-        original = pictures(image)
+    def execute(
+        cls, image, mask, size, context, enlarge, keep_small=False, positive=(), negative=(), vae=None
+    ) -> io.NodeOutput:
+        originals = pictures(image)
         with noticed() as notices:
-            known = observed(mask, *original.shape[2:])
-        with torch.inference_mode(False):
-            if keep_small and known.numel() <= size**2:
-                found = [windows.whole_window(known)]
-            else:
-                found = windows.find_windows(known, windows.WindowConfig(size=size, context=context, enlarge=enlarge))
-            parts = [windows.crop(original, known, window) for window in found]
-        if not keep_small or known.numel() > size**2:
-            sides = ", ".join(f"{part.shape[3]}x{part.shape[2]}" for part, _ in parts)
-            notices.append(f"Windows: {len(parts)} ({sides}), each with its own run of the model")
-        cut = Cut(image[..., :3].expand(*image.shape[:3], 3), known, found)
-        cropped, hidden = [to_images(part) for part, _ in parts], [1 - shrunk[:, 0] for _, shrunk in parts]
-        return with_text("\n".join(notices), cropped, hidden, cut)
+            masks = observed_each(mask, len(originals), *originals.shape[2:])
+        config = windows.WindowConfig(size=size, context=context, enlarge=enlarge)
+        small = keep_small and originals[0, 0].numel() <= size**2
+        cuts, parts, conditions = [], [], []
+        for shown, original, known in zip(image, originals.split(1), masks, strict=True):
+            with torch.inference_mode(False):
+                found = [windows.whole_window(known)] if small else windows.find_windows(known, config)
+                parts += [windows.crop(original, known, window) for window in found]
+            cuts.append(Cut(shown[None, ..., :3].expand(1, *shown.shape[:2], 3), known, found))
+            for moved in (_conditions_in(window, known, vae) for window in found):
+                conditions.append((moved.conditioning(positive), moved.conditioning(negative)))
+        text = "" if small else _windows_text([part.shape[2:] for part, _ in parts])
+        return with_text(
+            "\n".join(filter(None, [*notices, text])),
+            [to_images(part) for part, _ in parts],
+            [1 - shrunk[:, 0] for _, shrunk in parts],
+            cuts,
+            *map(list, zip(*conditions, strict=True)),
+        )
+
+
+def _conditions_in(window: windows.Window, known: Tensor, vae: Any) -> MovedConditions:
+    part = Part(
+        picture=(known.shape[2], known.shape[3]),
+        size=(window.height, window.width),
+        start=(window.top, window.left),
+        cell=8 if vae is None else HostVAE(vae).factor,
+    )
+    return MovedConditions(part, (window.rows, window.columns), vae)
+
+
+def _windows_text(sizes: Sequence[torch.Size]) -> str:
+    sides = ", ".join(f"{columns}x{rows}" for rows, columns in sizes)
+    return f"Windows: {len(sizes)} ({sides}), each with its own run of the model"
 
 
 class Stitch(io.ComfyNode):

@@ -18,6 +18,8 @@ from .sockets import SEED
 LINK = {"rawLink": True}
 """Passes the link instead of the value, for the nodes that the node expands into: the host caches their results."""
 _FIT_SEED = 0
+_CROPPED = {"positive": 3, "negative": 4}
+"""Outputs of Crop for Inpainting."""
 
 
 def model_inputs() -> list[Any]:
@@ -143,12 +145,21 @@ class Inpaint(io.ComfyNode):
     def execute(cls, image, mask, noise_level, feather, colour_match, crop=True, **restoration) -> io.NodeOutput:
         graph = GraphBuilder()
         if crop:
-            conditions = {name: restoration[name] for name in restoration.keys() & {"model", "positive", "negative"}}
-            size = graph.node("VIPaintModelSize", **conditions).out(0)
+            size = graph.node("VIPaintModelSize", model=restoration["model"]).out(0)
+            conditions = {name: restoration[name] for name in restoration.keys() & {"positive", "negative"}}
             cut = graph.node(
-                "VIPaintCropForInpaint", image=image, mask=mask, size=size, context=0.5, enlarge=2.0, keep_small=True
+                "VIPaintCropForInpaint",
+                image=image,
+                mask=mask,
+                size=size,
+                context=0.5,
+                enlarge=2.0,
+                keep_small=True,
+                vae=restoration["vae"],
+                **conditions,
             )
             image, mask = cut.out(0), cut.out(1)
+            restoration |= {name: cut.out(place) for name, place in _CROPPED.items() if name in conditions}
         observation = graph.node("VIPaintObserveInpaint", image=image, mask=mask, noise_level=noise_level)
         sample = restore(graph, observation.out(0), **restoration)
         composited = graph.node(

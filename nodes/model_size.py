@@ -6,13 +6,12 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
+from .host.conditions import control_patches
 from .shown import with_text
 from .sockets import output
 
 _SD1_CONTEXT, _SD1_SIZE, _NEWER_SIZE = 768, 512, 1024
 _LARGEST = 16384
-_ON_THE_PICTURE = ("control", "area", "mask", "concat_latent_image", "concat_mask", "gligen")
-"""Entries of a conditioning that have their place on the picture."""
 
 
 class ModelSize(io.ComfyNode):
@@ -26,23 +25,19 @@ class ModelSize(io.ComfyNode):
             category="VIPaint/internal",
             description="The side of the images that a model was trained for, for the size of Crop for Inpainting.",
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model."),
-                io.Conditioning.Input(
-                    "positive",
-                    optional=True,
-                    tooltip=f"With a ControlNet, an area or a mask, the size is {_LARGEST}: a window does not fit it.",
+                io.Model.Input(
+                    "model",
+                    tooltip=f"The diffusion model. With a control patch (Qwen-Image, Z-Image) the size is {_LARGEST}, "
+                    "as its picture is not cropped.",
                 ),
-                io.Conditioning.Input("negative", optional=True, tooltip="As positive."),
             ],
             outputs=[output(io.Int, "size", "Side in pixels: 512 for SD 1.x, 1024 for newer models.")],
         )
 
     @classmethod
-    def execute(cls, model, positive=(), negative=()) -> io.NodeOutput:
-        placed = {key for _, entries in (*positive, *negative) for key in _ON_THE_PICTURE if key in entries}
-        if placed:
-            entries = ", ".join(sorted(placed))
-            return with_text(f"Notice: the image is not cropped: its conditioning lies on it ({entries})", _LARGEST)
+    def execute(cls, model) -> io.NodeOutput:
+        if control_patches(model.model_options["transformer_options"].get("patches", {})):
+            return with_text("Notice: the image is not cropped: a control patch of the model lies on it", _LARGEST)
         return io.NodeOutput(_trained_size(model.model.model_config))
 
 

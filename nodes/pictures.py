@@ -104,3 +104,16 @@ def observed(mask: Tensor, height: int, width: int, greys: bool = False) -> Tens
         if not hard.any():
             raise InputError("mask covers the whole image: leave some pixels unmasked")
         return (masks.fit_greys if greys else masks.fit_mask)(known, height, width)
+
+
+def observed_each(mask: Tensor, count: int, height: int, width: int) -> list[Tensor]:
+    """The library's masks of a MASK for ``count`` images: one for all of them, or one each.
+
+    Raises:
+        InputError: another number of masks, or an error of :func:`observed`.
+    """
+    masks = mask.reshape(-1, 1, *mask.shape[-2:])
+    if len(masks) not in (1, count):
+        raise InputError(f"mask is a batch of {len(masks)} for {count} images; use one for all, or one each")
+    known = [observed(one, height, width) for one in masks]
+    return known * (count // len(known))

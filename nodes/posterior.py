@@ -192,13 +192,13 @@ class FitPosterior(io.ComfyNode):
     @classmethod
     def execute(cls, guider, vae, observation, seed, checkpointing, **settings) -> io.NodeOutput:
         began, config = time.perf_counter(), fit_config(**settings)
-        padded, sides, size = pad_to_model(observation, vae)
+        padded, part = pad_to_model(observation, vae)
 
         def fit(prior: HostPrior) -> tuple[HierarchicalPosterior, list[tuple[str, Tensor]]]:
             generator, settings = torch.Generator().manual_seed(seed), _in_memory(config, prior)
             posterior = fit_posterior(prior, padded, settings, generator=generator, callback=prior.report)
             expected = [
-                (f"t = {t:.3f}", crop_to(picture[None].cpu(), *size))
+                (f"t = {t:.3f}", crop_to(picture[None].cpu(), *part.picture))
                 for t, pictures in posterior.expectations(prior, _DRAWS)
                 for picture in pictures
             ]
@@ -208,7 +208,7 @@ class FitPosterior(io.ComfyNode):
         posterior, expected = with_host_prior(
             guider,
             vae,
-            sides,
+            part,
             fit,
             rows=rows,
             checkpointing=checkpointing,
@@ -308,7 +308,7 @@ class SamplePosterior(io.ComfyNode):
         **settings,
     ) -> io.NodeOutput:
         began, config = time.perf_counter(), refine_config(num_samples, **settings)
-        padded, sides, size = pad_to_model(observation, vae)
+        padded, part = pad_to_model(observation, vae)
         posterior.check_observation(padded)
 
         def sample(prior: HostPrior) -> tuple[Tensor, SampleResult]:
@@ -328,7 +328,7 @@ class SamplePosterior(io.ComfyNode):
         latents, result = with_host_prior(
             guider,
             vae,
-            sides,
+            part,
             sample,
             rows=max(config.batch_size, config.particles),
             checkpointing=checkpointing,
@@ -338,5 +338,5 @@ class SamplePosterior(io.ComfyNode):
             raise InputError(_NOT_FINITE)
         cost = f"{num_samples} samples; {_cost(result.evaluations, time.perf_counter() - began)}"
         report = f"{cost}; {result.populations}" if result.populations else cost
-        images = to_images(crop_to(result.images, *size))
+        images = to_images(crop_to(result.images, *part.picture))
         return with_text(f"Sampling: {report}", {"samples": latents}, images, report)

@@ -27,6 +27,7 @@ from ...vipaint_ops.measurement.observation import Observation
 from .blocks import checkpointed_blocks, outer_blocks
 from .branches import Gradients, PositiveBranch
 from .codebook import unquantised
+from .conditions import Part, place_conditions
 from .fingerprint import fingerprint
 from .gradients import (
     attention_with_gradient,
@@ -221,7 +222,7 @@ class HostPrior:
 def with_host_prior(
     guider: Any,
     vae: Any,
-    picture_size: tuple[int, int],
+    part: Part,
     work: Callable[[HostPrior], Result],
     **settings: Any,
 ) -> Result:
@@ -230,7 +231,7 @@ def with_host_prior(
     Can be called within a ``guider.sample``, as samplers do.
 
     Args:
-        picture_size: height and width, multiples of :func:`picture_multiple`.
+        part: the padded picture, of sides that are multiples of :func:`picture_multiple`. Conditions move to it.
         settings: of :class:`RunSettings`.
 
     Raises:
@@ -238,7 +239,8 @@ def with_host_prior(
     """
     run, host_vae = RunSettings(**settings), HostVAE(vae)
     guider = _private(guider, host_vae, run)
-    latent = empty_latent(guider.model_patcher, host_vae, picture_size)
+    place_conditions(guider, part)
+    latent = empty_latent(guider.model_patcher, host_vae, part.size)
     sigmas = run.sigmas
     if sigmas is None:
         sampling = guider.model_patcher.get_model_object("model_sampling")
@@ -248,7 +250,7 @@ def with_host_prior(
         guider.sample(latent, latent, task, sigmas, disable_pbar=True, seed=0)
     except comfy.model_management.OOM_EXCEPTION as error:
         comfy.model_management.soft_empty_cache()
-        raise InputError(task.out_of_memory(picture_size)) from error
+        raise InputError(task.out_of_memory(part.size)) from error
     return task.result
 
 
@@ -257,12 +259,12 @@ def picture_multiple(vae: Any) -> int:
     return PICTURE_CELLS * int(vae.spacial_compression_decode())
 
 
-def pad_to_model(observation: Observation, vae: Any) -> tuple[Observation, tuple[int, int], tuple[int, int]]:
-    """The observation padded to sides that the model accepts, those sides, and the original sides to crop to."""
+def pad_to_model(observation: Observation, vae: Any) -> tuple[Observation, Part]:
+    """The observation padded to sides that the model accepts, and its picture with the padding."""
     with torch.inference_mode(False):
         padded = pad_observation(observation, picture_multiple(vae))
     sides, size = (one.operator.picture_size(tuple(one.y.shape[2:])) for one in (padded, observation))
-    return padded, sides, size
+    return padded, Part(size, sides, cell=HostVAE(vae).factor)
 
 
 def empty_latent(patcher: Any, vae: HostVAE, picture_size: tuple[int, int]) -> Tensor:

@@ -46,7 +46,7 @@ class HostSampler(comfy.samplers.Sampler):
 
     def __init__(self, method: Method, config: SamplerConfig, observation: Observation, vae: Any):
         self._method, self._config, self._vae = method, config, vae
-        self._observation, self._sides, _ = pad_to_model(observation, vae)
+        self._observation, self._part = pad_to_model(observation, vae)
 
     def sample(
         self,
@@ -106,7 +106,7 @@ class HostSampler(comfy.samplers.Sampler):
         latents = with_host_prior(
             guider,
             self._vae,
-            self._sides,
+            self._part,
             work,
             rows=rows,
             checkpointing=self.checkpointing,
@@ -123,13 +123,13 @@ class HostSampler(comfy.samplers.Sampler):
 
     def _check_size(self, guider: Any, latent_image: Tensor) -> None:
         vae = HostVAE(self._vae)
-        wanted = empty_latent(guider.model_patcher, vae, self._sides)
+        wanted = empty_latent(guider.model_patcher, vae, self._part.size)
         if latent_image.shape[1:] != wanted.shape[1:]:
             width, height = (vae.factor * side for side in reversed(latent_image.shape[-2:]))
+            rows, columns = self._part.size
             raise InputError(
                 f"latent_image is one of {width} x {height} pixels (width x height), but observation needs "
-                f"{self._sides[1]} x {self._sides[0]}: set width {self._sides[1]} and height {self._sides[0]}, or "
-                "connect Empty Latent for Observation"
+                f"{columns} x {rows}: set width {columns} and height {rows}, or connect Empty Latent for Observation"
             )
 
 

@@ -191,7 +191,7 @@ class EmptyLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, observation, vae, num_samples) -> io.NodeOutput:
-        _, sides, _ = pad_to_model(observation, vae)
+        _, part = pad_to_model(observation, vae)
         network = HostVAE(vae)
-        cells = (side // network.factor for side in sides)
+        cells = (side // network.factor for side in part.size)
         return io.NodeOutput({"samples": torch.zeros(num_samples, network.latent_channels, *cells)})

@@ -106,16 +106,25 @@ def test_a_new_seed_of_a_cropped_picture_does_not_fit_again(client, photograph):
     assert len(parts[1]) == 1
 
 
-def test_a_condition_with_a_place_on_the_picture_stops_the_crop(client):
+def test_sizes_of_models(client):
     graph = Graph()
-    loader, label = embedded_prior(graph)
-    area = graph.add("ConditioningSetArea", conditioning=label, width=64, height=64, x=0, y=0, strength=1.0)
     sd15 = graph.add("CheckpointLoaderSimple", ckpt_name="tiny_sd15.safetensors")
-    sizes = [
-        graph.add("VIPaintModelSize", model=loader[0]),
-        graph.add("VIPaintModelSize", model=loader[0], positive=area[0], negative=label),
-        graph.add("VIPaintModelSize", model=sd15[0]),
-    ]
+    sizes = [graph.add("VIPaintModelSize", model=model[0]) for model in (embedded_prior(graph)[0], sd15)]
     shown = [graph.add("PreviewAny", source=size[0]) for size in sizes]
     run = client.run(graph)
-    assert [int(run.outputs[node.id]["text"][0]) for node in shown] == [64, 16384, 512]
+    assert [int(run.outputs[node.id]["text"][0]) for node in shown] == [64, 512]
+
+
+def test_inpaint_crops_conditions_with_the_picture(client, photograph):
+    """An area on the left of the hole: it is no condition of the window, which takes the rest."""
+    graph = Graph()
+    picture = client.put_image("areas.png", with_hole(photograph, holes(ONE)))
+    node, shown = inpaint(graph, picture, num_samples=1)
+    inputs = graph.prompt[node.id]["inputs"]
+    label = inputs["positive"]
+    area = graph.add("ConditioningSetArea", conditioning=label, width=64, height=64, x=0, y=0, strength=1.0)
+    both = graph.add("ConditioningCombine", conditioning_1=area[0], conditioning_2=label)
+    inputs["positive"] = both[0]
+    plain = inpaint(graph, picture, num_samples=1)[1]
+    run = client.run(graph)
+    assert (client.images(run, shown) == client.images(run, plain)).all()

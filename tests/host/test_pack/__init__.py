@@ -7,6 +7,7 @@ from .memory import TestPackMemory
 from .networks import TestTinyModel, TestTinyVAE
 from .pack_gradient import TestPackCondition, TestPackGradient
 from .reused_buffer import TestReusedWeightBuffer
+from .seen import TestPackSeen
 from .spoilt_model import TestSpoiltModel
 
 _NODES = (
@@ -20,6 +21,7 @@ _NODES = (
     TestPackCondition,
     TestPackGradient,
     TestPackMemory,
+    TestPackSeen,
     TestPlainGradient,
     TestReusedWeightBuffer,
     TestSaveTensor,

@@ -55,9 +55,10 @@ class TestPackMemory:
             def free_memory(device=None, torch_free_too=False):
                 return (memory, memory) if torch_free_too else memory
 
+            side = (height, width)
             settings = {"rows": rows, "gradients": host.Gradients[gradients]}
             with patch.object(comfy.model_management, "get_free_memory", free_memory):
-                return host.with_host_prior(guider, vae, (height, width), work, **settings)
+                return host.with_host_prior(guider, vae, host.Part(side, side), work, **settings)
 
         original = type(network).decode
 

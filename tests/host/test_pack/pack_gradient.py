@@ -60,7 +60,9 @@ class TestPackCondition:
             }
 
         with network.register_forward_pre_hook(lambda _, given: rows.append(len(given[0]))):
-            report = host.with_host_prior(guider, vae, (64, 64), work, rows=2, gradients=host.Gradients.NONE)
+            report = host.with_host_prior(
+                guider, vae, host.Part((64, 64), (64, 64)), work, rows=2, gradients=host.Gradients.NONE
+            )
         return {"ui": {"report": [report]}}
 
 
@@ -98,5 +100,6 @@ class TestPackGradient:
                 "encoder": compare(prior.encode, picture, step / 10),
             }
 
-        report = _host().with_host_prior(guider, vae, (height, width), work, rows=batch, checkpointing=checkpointing)
+        host, side = _host(), (height, width)
+        report = host.with_host_prior(guider, vae, host.Part(side, side), work, rows=batch, checkpointing=checkpointing)
         return {"ui": {"report": [report]}}
