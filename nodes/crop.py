@@ -19,7 +19,7 @@ from .host.vae import HostVAE
 from .pictures import images as to_images
 from .pictures import observed_each, pictures
 from .search import schema
-from .shown import noticed, with_text
+from .shown import noticed, plan, with_text
 
 StitchSocket = io.Custom("VIPAINT_STITCH")
 
@@ -122,6 +122,7 @@ class CropForInpaint(io.ComfyNode):
             cuts.append(Cut(shown[None, ..., :3].expand(1, *shown.shape[:2], 3), known, found))
             for moved in (_conditions_in(window, known, vae) for window in found):
                 conditions.append((moved.conditioning(positive), moved.conditioning(negative)))
+        plan(items=len(parts))
         text = "" if small else _windows_text([part.shape[2:] for part, _ in parts])
         return with_text(
             "\n".join(filter(None, [*notices, text])),

@@ -11,8 +11,9 @@ from .composite import FEATHER_TOOLTIP, MATCH_TOOLTIP
 from .gather import expanded, list_output
 from .observe.inpaint import noise_input
 from .posterior import VAE_TOOLTIP
-from .presets import PRESET_TOOLTIP, RESTORATIONS, check_choice
+from .presets import PRESET_TOOLTIP, RESTORATIONS, check_choice, expected_cost, fit_share
 from .search import schema
+from .shown import plan, show
 from .sockets import SEED
 
 LINK = {"rawLink": True}
@@ -79,6 +80,11 @@ def restore(
     ``guidance`` are the other inputs of CFGGuider.
     """
     check_choice("preset", preset, RESTORATIONS)
+    plan(items=1, fit_share=fit_share(preset, num_samples))
+    show(
+        f"Cost ({preset}): about {expected_cost(preset, num_samples):.0f} times an image of KSampler in 28 steps, for "
+        "each image or window"
+    )
     if negative is None:
         negative = graph.node("ConditioningZeroOut", conditioning=positive).out(0)
     guider = graph.node("CFGGuider", positive=positive, negative=negative, **guidance).out(0)

@@ -20,12 +20,13 @@ from ..vipaint_ops.inference.particles import weighs_exactly
 from ..vipaint_ops.inference.results import SampleResult
 from ..vipaint_ops.vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
 from .host.branches import gradients_of
-from .host.prior import CHECKPOINTING, HostPrior, pad_to_model, with_host_prior
+from .host.prior import HostPrior, pad_to_model, with_host_prior
+from .host.settings import CHECKPOINTING
 from .pictures import images as to_images
 from .pictures import sheet
-from .presets import FITS, GUIDANCE, PRESET_TOOLTIP, fit_config, refine_config
+from .presets import FITS, GUIDANCE, PRESET_TOOLTIP, fit_config, fit_work, refine_config
 from .search import schema
-from .shown import with_text
+from .shown import Stages, with_text
 from .sockets import FIXED_SEED, SEED, ObservationSocket, PosteriorSocket, output
 
 GUIDER_TOOLTIP = "The model with its prompts, from CFGGuider or BasicGuider. LoRAs and ControlNets apply."
@@ -205,6 +206,8 @@ class FitPosterior(io.ComfyNode):
             return posterior.to(torch.device("cpu"), torch.float32), expected
 
         rows = max(config.batch_size, config.components if weighs_exactly(observation) else 1)
+        start, iterations = fit_work(config)
+        shares = {"start": start / (start + iterations), "fit": iterations / (start + iterations)}
         posterior, expected = with_host_prior(
             guider,
             vae,
@@ -212,6 +215,7 @@ class FitPosterior(io.ComfyNode):
             fit,
             rows=rows,
             checkpointing=checkpointing,
+            display=Stages("Fit", shares, first=True),
             gradients=gradients_of(config.differentiates),
         )
         if not posterior.means.isfinite().all():
@@ -332,6 +336,7 @@ class SamplePosterior(io.ComfyNode):
             sample,
             rows=max(config.batch_size, config.particles),
             checkpointing=checkpointing,
+            display=Stages("Sampling", {"sample": 1.0}),
             gradients=gradients_of(config.differentiates),
         )
         if not result.images.isfinite().all():

@@ -30,6 +30,8 @@ RESTORATIONS = {
     "published v2": "published v2",
 }
 """The guidance of Sample Posterior for each preset, which is also one of Fit Posterior."""
+_SAMPLES = 4
+"""Samples of which a preset gives the cost."""
 PRESET_TOOLTIP = "Cost of four samples in plain generations. " + " ".join(
     f"{name}: {preset.purpose}, {max(preset.cost):.2g}." for name, preset in PRESETS.items()
 )
@@ -89,6 +91,23 @@ def refine_config(
     if decoder != "preset":
         changes["decoder"] = decoder
     return dataclasses.replace(config, **changes)
+
+
+def fit_work(config: FitConfig) -> tuple[int, int]:
+    """Chains times steps of the start of a fit, and of its iterations."""
+    return config.start_steps * max(config.start_chains, config.components), config.iterations * config.samples
+
+
+def fit_share(preset: str, num_samples: int) -> float:
+    """The share of the fit in the work of a preset, for that number of samples."""
+    fit = sum(fit_work(PRESETS[preset].fit))
+    return fit / (fit + PRESETS[preset].refine.steps * num_samples)
+
+
+def expected_cost(preset: str, num_samples: int) -> float:
+    """The cost of a preset in plain generations of one image, with its fit."""
+    four = _SAMPLES * max(PRESETS[preset].cost)
+    return four * (1 - fit_share(preset, _SAMPLES)) / (1 - fit_share(preset, num_samples)) * num_samples / _SAMPLES
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:

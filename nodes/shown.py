@@ -1,10 +1,12 @@
-"""Texts on the nodes themselves: reports and notices, seen without a wire."""
+"""What a running node shows: one bar for all its stages, and texts that are seen without a wire."""
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,31 @@ from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+from ..vipaint_ops.inference.progress import Progress
+
 _PACK = Path(__file__).parents[1]
-_shown: dict[str, list[str]] = {}
-_prompt = ""
+_STAGES = {"start": "first draws", "fit": "iterations", "sample": "denoising"}
+_PAUSE = 0.5
+"""Seconds between two texts of a running stage."""
+
+
+@dataclass
+class _Shown:
+    """A node in the graph of the user, with all that it expands into.
+
+    Attributes:
+        texts: reports and notices of the prompt.
+        fit_share: share of the fit in a run that samples, too; None for nodes that do one of them.
+        items: pictures or windows, one after the other.
+    """
+
+    prompt: str = ""
+    texts: list[str] = field(default_factory=list)
+    fit_share: float | None = None
+    items: int = 1
+
+
+_shown: dict[str, _Shown] = {}
 
 
 def with_text(text: str, *outputs: Any) -> io.NodeOutput:
@@ -25,21 +49,86 @@ def with_text(text: str, *outputs: Any) -> io.NodeOutput:
     """
     if not text:
         return io.NodeOutput(*outputs)
-    _show(text)
+    show(text)
     return io.NodeOutput(*outputs, ui=ui.PreviewText(text))
 
 
-def _show(text: str) -> None:
-    global _prompt
-    context, server = get_executing_context(), PromptServer.instance
-    if context.prompt_id != _prompt:
-        _prompt = context.prompt_id
-        _shown.clear()
+def show(text: str) -> None:
+    """Add a text to the node, before it has outputs."""
+    node, shown = _executing()
+    if text not in shown.texts:
+        shown.texts.append(text)
+    _send(node, shown.texts)
+
+
+def plan(items: int, fit_share: float | None = None) -> None:
+    """Say what the bar of a node has to count: items, and for nodes that fit and sample the share of the fit."""
+    _, shown = _executing()
+    shown.items = items
+    if fit_share is not None:
+        shown.fit_share = fit_share
+
+
+class Stages:
+    """The stages of a node that fits or samples, as a part of the bar of its node, and the text of the current one.
+
+    Args:
+        name: what the node does.
+        shares: of the stages of the library in it.
+        first: whether it is the fit, of a node that samples, too.
+    """
+
+    def __init__(self, name: str, shares: dict[str, float], first: bool = False):
+        self._name, self._shares, self._first = name, shares, first
+        self._node, self._shown = _executing()
+        self._item = get_executing_context().list_index or 0
+        self._began = self._said = time.monotonic()
+        self._stage = "loading the model"
+        self._say(self._stage)
+
+    def place(self, progress: Progress) -> float:
+        """Where the bar stands, from 0 to 1."""
+        stages = list(self._shares)
+        before = sum(self._shares[stage] for stage in stages[: stages.index(progress.stage)])
+        here = before + self._shares[progress.stage] * progress.step / progress.total
+        left = (time.monotonic() - self._began) * (1 - here) / here
+        step = min(progress.step + 1, progress.total)
+        self._stage = f"{_STAGES[progress.stage]}, step {step} of {progress.total}, {_duration(left)} left"
+        items = self._shown.items
+        whole = (min(self._item, items - 1) + here) / items
+        share = self._shown.fit_share
+        if share is None:
+            return whole
+        return share * whole if self._first else share + (1 - share) * whole
+
+    def passes(self, count: int) -> None:
+        """Count the passes through the networks; they show that a slow step goes on."""
+        if time.monotonic() - self._said > _PAUSE:
+            self._say(f"{self._stage} (pass {count})")
+
+    def _say(self, text: str) -> None:
+        self._said = time.monotonic()
+        item = f" {self._item + 1} of {self._shown.items}" if self._shown.items > 1 else ""
+        _send(self._node, [*self._shown.texts, f"{self._name}{item}: {text}"])
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _executing() -> tuple[str, _Shown]:
+    """The user's node that is executed, and what it shows."""
+    context = get_executing_context()
     node = get_progress_state().dynprompt.get_display_node_id(context.node_id)
-    lines = _shown.setdefault(node, [])
-    if text not in lines:
-        lines.append(text)
-    server.send_progress_text("\n".join(lines), node, server.client_id)
+    shown = _shown.setdefault(node, _Shown())
+    if shown.prompt != context.prompt_id:
+        shown.prompt, shown.texts = context.prompt_id, []
+    return node, shown
+
+
+def _send(node: str, texts: list[str]) -> None:
+    server = PromptServer.instance
+    server.send_progress_text("\n".join(texts), node, server.client_id)
 
 
 @contextmanager

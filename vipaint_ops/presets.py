@@ -29,20 +29,26 @@ PRESETS: dict[str, Preset] = {
     "fast": Preset(
         FitConfig(guidance=_FORWARD),
         RefineConfig(guidance=_FORWARD, chain="ding", steps=26, attempts=1),
-        "without gradients, also for quantised and compiled models",
+        "for a first look, and for quantised and compiled models",
         (3.0, 2.6),
     ),
     "quality": Preset(
         FitConfig(guidance=Kalman()),
         RefineConfig(guidance=Kalman(linear_iterations=3, exact_below=0.1), steps=40),
-        "more steps and solver iterations",
+        "for details",
         (10.7, 9.1),
     ),
     "published v1": Preset(
-        FitConfig.published_v1(), RefineConfig.published_v1(), "the first published setting", (93.9, 115.3)
+        FitConfig.published_v1(),
+        RefineConfig.published_v1(),
+        "settings of the VIPaint paper (arXiv 2411.18929, 2024), for comparisons",
+        (93.9, 115.3),
     ),
     "published v2": Preset(
-        FitConfig.published_v2(), RefineConfig.published_v2(), "the second published setting", (66.7, 81.0)
+        FitConfig.published_v2(),
+        RefineConfig.published_v2(),
+        "settings of its second version (AISTATS 2026), for comparisons",
+        (66.7, 81.0),
     ),
 }
 """The presets by name."""

@@ -17,6 +17,8 @@ from .blocks import Block, replaced_forwards
 
 MARGIN = 0.9
 """Share of the free memory that is used: the rest is for fragments."""
+BRANCHES = 2
+"""Rows of a model for a latent, with classifier-free guidance."""
 
 
 class Cost(NamedTuple):

@@ -10,7 +10,6 @@ import copy
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import comfy.model_management
@@ -39,40 +38,22 @@ from .gradients import (
     make_differentiable,
     mutates_saved_tensors,
 )
-from .memory import DECODER_GRAPH, MARGIN, MODEL_GRAPH, Ratios, form, measure, usual_cost
+from .memory import BRANCHES, MARGIN, form, measure
 from .remedies import memory_remedies
+from .reservation import reservation
 from .schedule import HostSchedule
+from .settings import RunSettings
 from .vae import HostVAE
 
-CHECKPOINTING = ("auto", "on", "off")
 PICTURE_CELLS = 2
 """Images are padded to a multiple of this many latent cells, the patch size of the transformers."""
 
 _KEY = "vipaint"
 _PROBE_TIME = 0.5
-_BRANCHES = 2
-"""Rows of the model for a latent, with classifier-free guidance."""
+_BAR = 1000
+"""Length of a progress bar for several stages."""
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """How a model is loaded and run.
-
-    Attributes:
-        rows: samples computed together; fewer if they do not fit (:attr:`HostPrior.rows`).
-        checkpointing: one of :data:`CHECKPOINTING`; used only with gradients.
-        gradients: networks that are differentiated through.
-        sigmas: schedule passed to patches of the model; from its largest sigma to 0 by default.
-        callback: the host's, for :meth:`HostPrior.report`; a new one by default.
-    """
-
-    rows: int
-    checkpointing: str = "auto"
-    gradients: Gradients = Gradients.ALL
-    sigmas: Tensor | None = None
-    callback: Callable[..., None] | None = None
 
 
 class HostPrior:
@@ -99,6 +80,7 @@ class HostPrior:
         self.decoder_gradient = Gradients.VAE in settings.gradients
         self.rows = settings.rows
         self.reached = "in the first pass of the model"
+        self._passes = 0
         self._prediction: Tensor | None = None
         self._branch: PositiveBranch | None = None
 
@@ -154,11 +136,14 @@ class HostPrior:
     def report(self, progress: Progress, latents: Tensor | None = None) -> None:
         """Callback of the library: progress bar, with a preview of ``latents`` or of the latest prediction."""
         comfy.model_management.throw_exception_if_processing_interrupted()
+        step, total, display = progress.step, progress.total, self._settings.display
+        self.reached = f"after step {step} of {total} of the stage {progress.stage!r}"
+        if display is not None:
+            step, total = round(_BAR * display.place(progress)), _BAR
         if self._report is None:
-            self._report = latent_preview.prepare_callback(self._guider.model_patcher, progress.total)
-        self.reached = f"after step {progress.step} of {progress.total} of the stage {progress.stage!r}"
+            self._report = latent_preview.prepare_callback(self._guider.model_patcher, total)
         shown = self._prediction if latents is None else latents
-        self._report(progress.step - 1, shown, shown, progress.total)
+        self._report(step - 1, shown, shown, total)
 
     def fit_memory(self) -> bool:
         """Measure the networks and set :attr:`rows` and the decoder's tiles by the free memory.
@@ -170,7 +155,7 @@ class HostPrior:
         free = MARGIN * comfy.model_management.get_free_memory(self.device)
         self._vae.prepare((1, *shape), Gradients.VAE in settings.gradients, settings.checkpointing)
         if Gradients.MODEL not in settings.gradients:
-            row = self._guider.model_patcher.memory_required((_BRANCHES, *shape))
+            row = self._guider.model_patcher.memory_required((BRANCHES, *shape))
             self.rows = max(1, min(settings.rows, int(free // row)))
             self._vae.lay_out(shape[-2:], free, reserved=0.0)
             return False
@@ -213,10 +198,15 @@ class HostPrior:
     def _run(self, needed: Gradients, network: Callable[[], Tensor]) -> Tensor:
         """Call a network; in inference mode unless gradients through it are needed."""
         if needed in self._settings.gradients:
-            return network()
-        with torch.inference_mode():
             result = network()
-        return result.clone()
+        else:
+            with torch.inference_mode():
+                result = network()
+            result = result.clone()
+        self._passes += 1
+        if self._settings.display is not None:
+            self._settings.display.passes(self._passes)
+        return result
 
 
 def with_host_prior(
@@ -310,30 +300,6 @@ def _private(guider: Any, vae: HostVAE, settings: RunSettings) -> Any:
     patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _KEY, reserve)
     guider.model_patcher, guider.model_options = patcher, patcher.model_options
     return guider
-
-
-def reservation(patcher: Any, vae: HostVAE, row: tuple[int, ...], settings: RunSettings) -> float:
-    """Bytes to keep free of weights: for all that is alive together in a run.
-
-    These are the graphs of model and decoder, for all rows if the device has room beside the weights. The least is one
-    row in the cheapest form. Without a gradient through both, they are not alive together.
-    """
-    gradients, checkpointing = settings.gradients, settings.checkpointing
-    forward = {
-        Gradients.MODEL: (patcher.memory_required((_BRANCHES, *row[1:])), MODEL_GRAPH),
-        Gradients.VAE: (vae.forward_memory(row), DECODER_GRAPH),
-    }
-    costs = [
-        usual_cost(size, ratios if network in gradients else Ratios(1, 1))
-        for network, (size, ratios) in forward.items()
-    ]
-    together = sum if Gradients.CHAIN in gradients else max
-    most = together(cost.total(settings.rows, checkpointing == "on") for cost in costs)
-    least = together(cost.total(1, checkpointing != "off") for cost in costs)
-    management = comfy.model_management
-    weights = patcher.model_size() + vae.patcher.model_size() + management.extra_reserved_memory()
-    room = MARGIN * management.get_total_memory(patcher.load_device) - weights
-    return max(least, min(most, room))
 
 
 def _prepare_for_gradients(patcher: Any) -> None:

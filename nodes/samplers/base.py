@@ -13,8 +13,9 @@ from ...vipaint_ops.inference.decoder import DECODERS
 from ...vipaint_ops.inference.known import pixels_only
 from ...vipaint_ops.samplers.config import SamplerConfig
 from ..host.branches import Gradients
-from ..host.prior import CHECKPOINTING, pad_to_model
+from ..host.prior import pad_to_model
 from ..host.sampler import HostSampler, Method
+from ..host.settings import CHECKPOINTING
 from ..host.vae import HostVAE
 from ..posterior import CHECKPOINTING_TOOLTIP, VAE_TOOLTIP, decoder_input
 from ..presets import check_choice

@@ -11,7 +11,7 @@ from tests.ops.gaussian_chain import DOUBLE, gaussian
 from tests.ops.test_samplers import ALL, SHAPE
 from vipaint_ops import FitConfig, Observation, RefineConfig, fit_posterior, operators, sample_posterior
 from vipaint_ops.evaluation.metrics import consistency
-from vipaint_ops.images.masks import composite, fit_mask, match_colours
+from vipaint_ops.images.masks import composite, fit_mask, match_colours, without_shift
 from vipaint_ops.operators.inpainting import KNOWN_FROM, evidence
 
 SHORT = FitConfig(iterations=2, samples=2, start_chains=2, start_steps=2, bound_every=0)
@@ -85,7 +85,7 @@ def test_no_figure_or_composite_looks_under_a_mask(mask, seed):
     samples = torch.rand(2, *SHAPE, dtype=DOUBLE)
     known = fit_mask(mask, *SHAPE[1:]).double()
     pictures = [picture(mask, fill, seed) for fill in FILLS.values()]
-    for function in (composite, match_colours, lambda *given: composite(*given, feather=1)):
+    for function in (composite, match_colours, without_shift, lambda *given: composite(*given, feather=1)):
         assert all_equal([function(samples, x, known) for x in pictures])
     assert all_equal([consistency(samples, observation) for observation in observations(mask, seed)])
     assert torch.equal(composite(samples, pictures[0], known), torch.where(known > 0, pictures[0], samples))

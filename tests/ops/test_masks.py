@@ -227,6 +227,22 @@ def test_a_flat_sample_is_not_blown_up_and_contrast_changes_little():
     assert matched[..., 8:].std() > 0.7 * lively[..., 8:].std()
 
 
+def test_a_shift_of_the_autoencoder_is_taken_off_the_hole():
+    known, picture = masks.half_plane(16, 16), 2 * torch.rand(1, 3, 16, 16) - 1
+    shift = torch.tensor([0.05, -0.03, 0.01]).reshape(1, 3, 1, 1)
+    truth = 2 * torch.rand(4, 3, 16, 16) - 1
+    truth = torch.where(known > 0, picture, truth)
+    assert torch.allclose(masks.without_shift(truth + shift, picture, known), truth, atol=1e-6)
+    assert torch.equal(masks.without_shift(truth, picture, known), truth)
+
+
+def test_a_shift_that_is_no_autoencoders_is_left():
+    """Samples that miss the known pixels are not tinted by more than eight levels."""
+    known, picture = masks.half_plane(16, 16), torch.rand(1, 3, 16, 16)
+    moved = masks.without_shift(picture - 1, picture, known)
+    assert torch.allclose(moved, picture - 1 + masks.MOST_SHIFT, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "mask, size, message",
     [

@@ -86,6 +86,7 @@ def write_results(
     decoded = crop_to(result.images.float().cpu(), *size)
     images = decoded.clamp(-1, 1)
     if not options.no_composite:
+        images = masks.without_shift(images, task.picture, task.mask)
         images = masks.composite(images, task.picture, task.mask)
     report = {
         "metrics": _metrics(task, decoded, images, observation.noise_std),

@@ -22,6 +22,8 @@ NAMES = ("half", "box", "random", "pixels")
 
 MOST_GAIN = 1.25
 """Largest change of contrast by :func:`match_colours`, far above that of an autoencoder."""
+MOST_SHIFT = 0.06
+"""Largest change of a colour by :func:`without_shift`, in [-1, 1]: eight levels of 255."""
 _ASPECT_TOLERANCE = 0.01
 _HOST_EMPTY_SIZE = (64, 64)
 
@@ -255,10 +257,24 @@ def composite(images: Tensor, picture: Tensor, mask: Tensor, feather: int = 0) -
     blended = images + mask * difference
     if feather > 0:
         # Half of the window is observed at a straight edge: twice the share falls from 1 to 0 over the feather.
-        share = _window_mean(mask, feather)
-        at_the_edge = _window_mean(mask * difference, feather) / share.clamp(min=torch.finfo(mask.dtype).tiny)
+        share = window_mean(mask, feather)
+        at_the_edge = window_mean(mask * difference, feather) / share.clamp(min=torch.finfo(mask.dtype).tiny)
         blended = blended + (1 - mask) * (2 * share).clamp(max=1) * at_the_edge
     return torch.where(mask == 1, picture, blended)
+
+
+def without_shift(images: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
+    """Samples without the colour shift of the autoencoder, as it shows in the known pixels.
+
+    The mean error of each channel over the observed pixels, at most :data:`MOST_SHIFT`, is taken off everywhere.
+
+    Args:
+        images: samples, ``[batch, channels, height, width]``.
+        picture: the observed picture, ``[1, channels, height, width]``.
+        mask: of :func:`fit_mask`, ``[1, 1, height, width]``. Where it is 0, ``picture`` is not read.
+    """
+    error = torch.where(mask > 0, images - picture, 0.0).sum((2, 3), keepdim=True) / mask.sum()
+    return images - error.clamp(-MOST_SHIFT, MOST_SHIFT)
 
 
 def match_colours(images: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
@@ -340,5 +356,7 @@ def _resize(mask: Tensor, height: int, width: int) -> Tensor:
     return 1 - F.adaptive_max_pool2d(1 - mask, (height, width))
 
 
-def _window_mean(x: Tensor, radius: int) -> Tensor:
-    return F.avg_pool2d(x, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+def window_mean(x: Tensor, radius: int) -> Tensor:
+    """The mean over a square of ``2 radius + 1`` pixels around each pixel, as far as it lies in the picture."""
+    tall = F.avg_pool2d(x, (2 * radius + 1, 1), stride=1, padding=(radius, 0), count_include_pad=False)
+    return F.avg_pool2d(tall, (1, 2 * radius + 1), stride=1, padding=(0, radius), count_include_pad=False)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..settings import Settings, number
-from .masks import same_aspect
+from .masks import same_aspect, window_mean
 
 _NEAR = 16
 _MOST_CELLS = 128
@@ -246,8 +246,7 @@ def _fade(own: Tensor, feather: int) -> Tensor:
     """1 in the hole, falling to 0 over ``feather`` pixels around it."""
     radius = feather // 2
     wide = _dilate(own, feather - radius, feather - radius)
-    tall = F.avg_pool2d(wide, (2 * radius + 1, 1), stride=1, padding=(radius, 0), count_include_pad=False)
-    return F.avg_pool2d(tall, (1, 2 * radius + 1), stride=1, padding=(0, radius), count_include_pad=False)
+    return window_mean(wide, radius)
 
 
 def _check_restored(picture: Tensor, windows: Sequence[Window], restored: Sequence[Tensor]) -> None:

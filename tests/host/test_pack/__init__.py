@@ -1,6 +1,7 @@
 """Nodes for the tests alone, loaded into the ComfyUI under test next to the pack."""
 
 from .basic import TestBadImage, TestConditioning, TestLatent, TestModelState, TestSaveTensor
+from .counting import TestCountCells, TestCountedCells
 from .gradient import TestPlainGradient
 from .hooks import TestFingerprint, TestHooks, TestLinkedValue
 from .memory import TestPackMemory
@@ -13,6 +14,8 @@ from .spoilt_model import TestSpoiltModel
 _NODES = (
     TestBadImage,
     TestConditioning,
+    TestCountCells,
+    TestCountedCells,
     TestFingerprint,
     TestHooks,
     TestLatent,
