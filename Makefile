@@ -30,8 +30,10 @@ demo: $(VENV)/.installed
 	$(BIN)/vipaint demo --out $(DEMO) --overwrite
 	@echo "The pictures are in $(CURDIR)/$(DEMO)"
 
+# The tensors of the tests are small: one thread for each of several processes is faster than several threads.
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90 --ignore=tests/host
+	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term --cov-fail-under=90 --ignore=tests/host
 
 test-host: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/host

@@ -16,7 +16,7 @@ def photograph(scene):
 
 
 def inpainted(client, name: str, pixels: np.ndarray, hole: np.ndarray):
-    """The picture, and the cells that passed through the model for it."""
+    """The picture, and the cells that pass through the model for it. The model itself is not run."""
     graph = Graph()
     model = tiny(graph, "sd15")
     counted = graph.add("TestCountCells", model=model.model, name=name)

@@ -8,7 +8,7 @@ _cells: list[int] = []
 
 
 class TestCountCells:
-    """The model, and a count of the latent cells of all rows that pass through it from now on."""
+    """A model that predicts half of its input, and counts the latent cells of the rows that pass through it."""
 
     CATEGORY, FUNCTION, RETURN_TYPES = CATEGORY, "count", ("MODEL",)
 
@@ -17,10 +17,15 @@ class TestCountCells:
         return {"required": {"model": ("MODEL",), "name": ("STRING",)}}
 
     def count(self, model, name):
+        def predict(apply, given):
+            rows = given["input"]
+            _cells.append(len(rows) * rows[0, 0].numel())
+            return rows / 2
+
         _cells.clear()
-        network = model.model.diffusion_model
-        network.register_forward_pre_hook(lambda _, given: _cells.append(len(given[0]) * given[0][0, 0].numel()))
-        return (model,)
+        counted = model.clone()
+        counted.set_model_unet_function_wrapper(predict)
+        return (counted,)
 
 
 class TestCountedCells:
