@@ -38,17 +38,6 @@ def pictures(image: Tensor, name: str = "image") -> Tensor:
         return 2 * colours.clamp(0, 1).movedim(-1, 1).contiguous() - 1
 
 
-def single_picture(image: Tensor, name: str = "image") -> Tensor:
-    """The single image of an IMAGE, ``[1, 3, height, width]``; ``name`` is that of the input.
-
-    Raises:
-        InputError: a batch, or an error of :func:`pictures`.
-    """
-    if len(image) != 1:
-        raise InputError(f"{name} is a batch of {len(image)}; VIPaint takes one image: select it with ImageFromBatch")
-    return pictures(image, name)
-
-
 def without_border(samples: Tensor, height: int, width: int) -> Tensor:
     """Samples of a padded image, ``[batch, 3, height, width]``, cropped to the image; others unchanged.
 

@@ -44,7 +44,7 @@ def _show(text: str) -> None:
 
 @contextmanager
 def noticed() -> Iterator[list[str]]:
-    """The pack's warnings within the block, as texts; all warnings still reach the log."""
+    """The pack's warnings within the block, as texts, each once; all warnings still reach the log."""
     notices: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -54,8 +54,9 @@ def noticed() -> Iterator[list[str]]:
 
 def _listening(log: Callable[..., None], notices: list[str]) -> Callable[..., None]:
     def show(message, category, filename, *place):
-        if Path(filename).is_relative_to(_PACK):
-            notices.append(f"Notice: {message}")
+        notice = f"Notice: {message}"
+        if Path(filename).is_relative_to(_PACK) and notice not in notices:
+            notices.append(notice)
         log(message, category, filename, *place)
 
     return show
