@@ -14,14 +14,16 @@ from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 _PACK = Path(__file__).parents[1]
-_shown: dict[str, list[str]] = {}
+_shown: dict[str, dict[tuple[str, int], str]] = {}
+"""Per node that shows them: the texts of the node, or of its parts, with the place in a list of what they are about."""
 _prompt = ""
 
 
 def with_text(text: str, *outputs: Any) -> io.NodeOutput:
     """Outputs of a node with a text on it, which is in the history of the prompt as well. An empty one shows nothing.
 
-    Nodes that an all-in-one node expands into show their texts on it, one below the other.
+    Nodes that an all-in-one node expands into show their texts on it, one below the other. Those about one of several
+    items of a list have its number.
     """
     if not text:
         return io.NodeOutput(*outputs)
@@ -36,10 +38,11 @@ def _show(text: str) -> None:
         _prompt = context.prompt_id
         _shown.clear()
     node = get_progress_state().dynprompt.get_display_node_id(context.node_id)
-    lines = _shown.setdefault(node, [])
-    if text not in lines:
-        lines.append(text)
-    server.send_progress_text("\n".join(lines), node, server.client_id)
+    texts = _shown.setdefault(node, {})
+    texts[context.node_id, context.list_index or 0] = text
+    listed = {part for part, index in texts if index}
+    lines = (f"Item {index + 1}: {text}" if part in listed else text for (part, index), text in texts.items())
+    server.send_progress_text("\n".join(dict.fromkeys(lines)), node, server.client_id)
 
 
 @contextmanager

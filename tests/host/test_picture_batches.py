@@ -258,6 +258,8 @@ def test_a_posterior_of_every_picture_is_saved(client, pictures, holes):
     run = client.run(graph)
     files = [client.base / "output" / file for file in run.outputs[saved.id]["text"]]
     assert len({path.read_bytes() for path in files}) == 2
+    lines = run.texts()[fitted.id].split("\n")
+    assert [line.split(": rows")[0] for line in lines] == ["Item 1: Fit", "Item 2: Fit"]
 
 
 def test_masks_of_a_batch_are_expanded_to_the_latent_grid(client, holes):
