@@ -9,10 +9,12 @@ from torch import Tensor
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.evaluation import metrics, plots
 from ..vipaint_ops.measurement.observation import Observation
-from .pictures import pictures, sheet, single_picture, without_border
+from .batches import each_image, numbered, per_image
+from .gather import list_output
+from .pictures import pictures, sheet, without_border
 from .search import schema
 from .shown import with_text
-from .sockets import ObservationSocket, output
+from .sockets import ObservationSocket
 
 _COLUMNS = 4
 _HEADINGS = ("PSNR (dB)", "SSIM", "residual / noise")
@@ -31,8 +33,13 @@ class Compare(io.ComfyNode):
             category="VIPaint",
             description="Computes PSNR, SSIM, the residual of the observation and the diversity of samples.",
             inputs=[
-                io.Image.Input("images", tooltip="Samples to measure, any number."),
-                io.Image.Input("original", tooltip="The image before degradation, of the same size."),
+                io.Image.Input(
+                    "images", tooltip="Samples of an image to measure, any number, or a list of samples of several."
+                ),
+                io.Image.Input(
+                    "original",
+                    tooltip="The image before degradation, of the same size. One for all samples or one each.",
+                ),
                 ObservationSocket.Input(
                     "observation",
                     optional=True,
@@ -47,29 +54,38 @@ class Compare(io.ComfyNode):
                 ),
             ],
             outputs=[
-                output(io.String, "text", "Table of the metrics."),
-                output(io.Image, "sheet", "Contact sheet of the images with their metrics. The original is last."),
+                list_output(io.String, "text", "Table of the metrics."),
+                list_output(io.Image, "sheet", "Contact sheet of the images with their metrics. The original is last."),
             ],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(cls, images, original, observation=None, names="") -> io.NodeOutput:
-        truth = single_picture(original, "original")
-        restored = without_border(pictures(images, "images"), *truth.shape[2:])
-        if restored.shape[2:] != truth.shape[2:]:
-            raise InputError(f"images are {_size(restored)} and original {_size(truth)} (height x width): {_REMEDY}")
-        if observation is not None:
-            _check_observation(restored, observation)
-        scores = _scores(restored, truth, observation)
-        rows = dict(zip(_names(names, len(restored)), scores, strict=True))
-        gap = "\n" if names.strip() else ": "
-        labels = [f"{name}{gap}{_label(row)}" for name, row in rows.items()]
-        pixels = plots.contact_sheet([*zip(labels, restored, strict=True), ("original", truth)], _COLUMNS)
-        text = _table(rows)
-        if len(restored) > 1:
-            (average,) = _scores(restored.mean(0, keepdim=True), truth, observation)
-            text = _table(rows | {"average of all": average}) + _DIVERSITY.format(metrics.diversity(restored))
-        return with_text(text, text, sheet(pixels))
+    def execute(cls, images, original, observation=(None,), names=("",)) -> io.NodeOutput:
+        lists = {"images": images, "original": each_image(original)}
+        compared = per_image(_compared, lists, {"observation": observation, "names": names})
+        tables, sheets = map(list, zip(*compared, strict=True))
+        return with_text(numbered(tables), tables, sheets)
+
+
+def _compared(images: Tensor, original: Tensor, observation: Observation | None, names: str) -> tuple[str, Tensor]:
+    """The table and the sheet of the samples of one image."""
+    truth = pictures(original, "original")
+    restored = without_border(pictures(images, "images"), *truth.shape[2:])
+    if restored.shape[2:] != truth.shape[2:]:
+        raise InputError(f"images are {_size(restored)} and original {_size(truth)} (height x width): {_REMEDY}")
+    if observation is not None:
+        _check_observation(restored, observation)
+    scores = _scores(restored, truth, observation)
+    rows = dict(zip(_names(names, len(restored)), scores, strict=True))
+    gap = "\n" if names.strip() else ": "
+    labels = [f"{name}{gap}{_label(row)}" for name, row in rows.items()]
+    pixels = plots.contact_sheet([*zip(labels, restored, strict=True), ("original", truth)], _COLUMNS)
+    text = _table(rows)
+    if len(restored) > 1:
+        (average,) = _scores(restored.mean(0, keepdim=True), truth, observation)
+        text = _table(rows | {"average of all": average}) + _DIVERSITY.format(metrics.diversity(restored))
+    return text, sheet(pixels)
 
 
 def _names(given: str, count: int) -> list[str]:

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.images import windows
+from .batches import each_image, each_mask, per_image
 from .gather import list_output
 from .host.conditions import MovedConditions, Part
 from .host.vae import HostVAE
 from .pictures import images as to_images
-from .pictures import observed_each, pictures
+from .pictures import observed, pictures, warn_of_paint
 from .search import schema
 from .shown import noticed, plan, with_text
 
@@ -111,7 +112,7 @@ class CropForInpaint(io.ComfyNode):
     ) -> io.NodeOutput:
         originals = pictures(image)
         with noticed() as notices:
-            masks = observed_each(mask, len(originals), *originals.shape[2:])
+            masks = per_image(_known, {"image": each_image([image]), "mask": each_mask([mask])}, {})
         config = windows.WindowConfig(size=size, context=context, enlarge=enlarge)
         small = keep_small and originals[0, 0].numel() <= size**2
         cuts, parts, conditions = [], [], []
@@ -131,6 +132,12 @@ class CropForInpaint(io.ComfyNode):
             cuts,
             *map(list, zip(*conditions, strict=True)),
         )
+
+
+def _known(image: Tensor, mask: Tensor) -> Tensor:
+    known = observed(mask, *image.shape[1:3])
+    warn_of_paint(pictures(image), known)
+    return known
 
 
 def _conditions_in(window: windows.Window, known: Tensor, vae: Any) -> MovedConditions:

@@ -40,6 +40,8 @@ def model_inputs() -> list[Any]:
 
 def sampling_inputs() -> list[Any]:
     """Sampling widgets of an all-in-one node."""
+    noise_level = noise_input()
+    noise_level.extra_dict = LINK  # an argument of sockets alone in ComfyUI 0.3.64
     return [
         io.Int.Input("seed", **SEED, tooltip="A new seed draws new samples of the same fit."),
         io.Float.Input(
@@ -59,7 +61,7 @@ def sampling_inputs() -> list[Any]:
             default="balanced",
             tooltip=PRESET_TOOLTIP,
         ),
-        noise_input(),
+        noise_level,
     ]
 
 

@@ -6,12 +6,15 @@ a MASK 1 is the area to fill; in library masks 1 is observed.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.images import masks
+from ..vipaint_ops.images.paint import painted
 from ..vipaint_ops.images.pictures import crop_to
 from ..vipaint_ops.operators.inpainting import HIGHEST, LOWEST, evidence
 
@@ -36,17 +39,6 @@ def pictures(image: Tensor, name: str = "image") -> Tensor:
             raise InputError(f"{name} has {image.shape[-1]} channels; use an RGB image")
         colours = image.expand(*image.shape[:-1], 3) if image.shape[-1] == 1 else image[..., :3]
         return 2 * colours.clamp(0, 1).movedim(-1, 1).contiguous() - 1
-
-
-def single_picture(image: Tensor, name: str = "image") -> Tensor:
-    """The single image of an IMAGE, ``[1, 3, height, width]``; ``name`` is that of the input.
-
-    Raises:
-        InputError: a batch, or an error of :func:`pictures`.
-    """
-    if len(image) != 1:
-        raise InputError(f"{name} is a batch of {len(image)}; VIPaint takes one image: select it with ImageFromBatch")
-    return pictures(image, name)
 
 
 def without_border(samples: Tensor, height: int, width: int) -> Tensor:
@@ -106,14 +98,11 @@ def observed(mask: Tensor, height: int, width: int, greys: bool = False) -> Tens
         return (masks.fit_greys if greys else masks.fit_mask)(known, height, width)
 
 
-def observed_each(mask: Tensor, count: int, height: int, width: int) -> list[Tensor]:
-    """The library's masks of a MASK for ``count`` images: one for all of them, or one each.
-
-    Raises:
-        InputError: another number of masks, or an error of :func:`observed`.
-    """
-    masks = mask.reshape(-1, 1, *mask.shape[-2:])
-    if len(masks) not in (1, count):
-        raise InputError(f"mask is a batch of {len(masks)} for {count} images; use one for all, or one each")
-    known = [observed(one, height, width) for one in masks]
-    return known * (count // len(known))
+def warn_of_paint(picture: Tensor, known: Tensor) -> None:
+    """Say if an image seems to have the paint of its mask in its colours."""
+    if painted(picture, known):
+        warnings.warn(
+            "the image looks painted over under the mask, as by some versions of the mask editor. These pixels are not "
+            "used. If paint shows beside the mask, grow the mask or load the image again",
+            stacklevel=2,
+        )

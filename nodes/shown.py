@@ -28,15 +28,24 @@ class _Shown:
     """A node in the graph of the user, with all that it expands into.
 
     Attributes:
-        texts: reports and notices of the prompt.
+        texts: reports and notices of the prompt, by the part and the place in a list of what they are about.
         fit_share: share of the fit in a run that samples, too; None for nodes that do one of them.
         items: pictures or windows, one after the other.
     """
 
     prompt: str = ""
-    texts: list[str] = field(default_factory=list)
+    texts: dict[tuple[str, int], str] = field(default_factory=dict)
     fit_share: float | None = None
     items: int = 1
+
+    def lines(self) -> list[str]:
+        """The texts, each once, with the numbers of items of lists."""
+        listed = {part for part, index in self.texts if index}
+        return list(
+            dict.fromkeys(
+                f"Item {index + 1}: {text}" if part in listed else text for (part, index), text in self.texts.items()
+            )
+        )
 
 
 _shown: dict[str, _Shown] = {}
@@ -45,7 +54,8 @@ _shown: dict[str, _Shown] = {}
 def with_text(text: str, *outputs: Any) -> io.NodeOutput:
     """Outputs of a node with a text on it, which is in the history of the prompt as well. An empty one shows nothing.
 
-    Nodes that an all-in-one node expands into show their texts on it, one below the other.
+    Nodes that an all-in-one node expands into show their texts on it, one below the other. Those about one of several
+    items of a list have its number.
     """
     if not text:
         return io.NodeOutput(*outputs)
@@ -56,9 +66,9 @@ def with_text(text: str, *outputs: Any) -> io.NodeOutput:
 def show(text: str) -> None:
     """Add a text to the node, before it has outputs."""
     node, shown = _executing()
-    if text not in shown.texts:
-        shown.texts.append(text)
-    _send(node, shown.texts)
+    context = get_executing_context()
+    shown.texts[context.node_id, context.list_index or 0] = text
+    _send(node, shown.lines())
 
 
 def plan(items: int, fit_share: float | None = None) -> None:
@@ -109,7 +119,7 @@ class Stages:
     def _say(self, text: str) -> None:
         self._said = time.monotonic()
         item = f" {self._item + 1} of {self._shown.items}" if self._shown.items > 1 else ""
-        _send(self._node, [*self._shown.texts, f"{self._name}{item}: {text}"])
+        _send(self._node, [*self._shown.lines(), f"{self._name}{item}: {text}"])
 
 
 def _duration(seconds: float) -> str:
@@ -122,7 +132,7 @@ def _executing() -> tuple[str, _Shown]:
     node = get_progress_state().dynprompt.get_display_node_id(context.node_id)
     shown = _shown.setdefault(node, _Shown())
     if shown.prompt != context.prompt_id:
-        shown.prompt, shown.texts = context.prompt_id, []
+        shown.prompt, shown.texts = context.prompt_id, {}
     return node, shown
 
 
@@ -133,7 +143,7 @@ def _send(node: str, texts: list[str]) -> None:
 
 @contextmanager
 def noticed() -> Iterator[list[str]]:
-    """The pack's warnings within the block, as texts; all warnings still reach the log."""
+    """The pack's warnings within the block, as texts, each once; all warnings still reach the log."""
     notices: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -143,8 +153,9 @@ def noticed() -> Iterator[list[str]]:
 
 def _listening(log: Callable[..., None], notices: list[str]) -> Callable[..., None]:
     def show(message, category, filename, *place):
-        if Path(filename).is_relative_to(_PACK):
-            notices.append(f"Notice: {message}")
+        notice = f"Notice: {message}"
+        if Path(filename).is_relative_to(_PACK) and notice not in notices:
+            notices.append(notice)
         log(message, category, filename, *place)
 
     return show

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from comfy_api.v0_0_2 import io
+from torch import Tensor
 
 from ...vipaint_ops.operators import Blur, GaussianBlur, MotionBlur
-from ..pictures import single_picture
+from ..batches import each_image
+from ..pictures import pictures
 from ..search import schema
 from ..sockets import FIXED_SEED
 from .inpaint import noise_input, observation_output, observe
@@ -42,12 +44,12 @@ class ObserveGaussianBlur(io.ComfyNode):
                 noise_input(),
             ],
             outputs=[observation_output()],
+            is_input_list=True,
         )
 
     @classmethod
     def execute(cls, image, kernel_size, std, noise_level) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            return io.NodeOutput(observe(image, GaussianBlur(kernel_size, std), noise_level))
+        return observe(GaussianBlur, image, noise_level, kernel_size=kernel_size, std=std)
 
 
 class ObserveMotionBlur(io.ComfyNode):
@@ -85,16 +87,18 @@ class ObserveMotionBlur(io.ComfyNode):
                 noise_input(),
             ],
             outputs=[observation_output()],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(cls, image, kind, kernel_size, angle, intensity, seed, noise_level) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            if kind == "straight":
-                blur = MotionBlur(kernel_size, angle)
-            else:
-                blur = MotionBlur.shake(kernel_size, intensity, torch.Generator().manual_seed(seed))
-            return io.NodeOutput(observe(image, blur, noise_level))
+    def execute(cls, image, noise_level, **settings) -> io.NodeOutput:
+        return observe(_motion, image, noise_level, **settings)
+
+
+def _motion(kind: str, kernel_size: int, angle: float, intensity: float, seed: int) -> MotionBlur:
+    if kind == "straight":
+        return MotionBlur(kernel_size, angle)
+    return MotionBlur.shake(kernel_size, intensity, torch.Generator().manual_seed(seed))
 
 
 class ObserveKernel(io.ComfyNode):
@@ -113,10 +117,14 @@ class ObserveKernel(io.ComfyNode):
                 noise_input(),
             ],
             outputs=[observation_output()],
+            is_input_list=True,
         )
 
     @classmethod
     def execute(cls, image, kernel, noise_level) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            spot = (single_picture(kernel, "kernel")[0].mean(0) + 1) / 2
-            return io.NodeOutput(observe(image, Blur(spot / spot.sum()), noise_level))
+        return observe(_blur_of, image, noise_level, kernel=each_image(kernel))
+
+
+def _blur_of(kernel: Tensor) -> Blur:
+    spot = (pictures(kernel, "kernel")[0].mean(0) + 1) / 2
+    return Blur(spot / spot.sum())

@@ -9,8 +9,7 @@ from ...vipaint_ops.errors import InputError
 from ...vipaint_ops.measurement.observation import Observation
 from ...vipaint_ops.operators import Compose
 from ..search import schema
-from ..sockets import ObservationSocket
-from .inpaint import observation_output
+from ..sockets import ObservationSocket, output
 
 
 class ObserveChain(io.ComfyNode):
@@ -32,7 +31,7 @@ class ObserveChain(io.ComfyNode):
                     "then", tooltip="Second degradation. Its image is restored, and its noise level applies."
                 ),
             ],
-            outputs=[observation_output()],
+            outputs=[output(ObservationSocket, "observation", "For Fit Posterior, Sample Posterior or a sampler.")],
         )
 
     @classmethod

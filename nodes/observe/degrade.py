@@ -7,8 +7,11 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ...vipaint_ops.evaluation.degrade import degrade, response
+from ...vipaint_ops.measurement.observation import Observation
 from ...vipaint_ops.operators import Blur
-from ..pictures import images, single_picture
+from ..batches import each_image, per_image
+from ..gather import list_output
+from ..pictures import images, pictures
 from ..search import schema
 from ..sockets import FIXED_SEED, ObservationSocket, output
 
@@ -29,36 +32,41 @@ class DegradeImage(io.ComfyNode):
             description="Applies the degradation and noise of an observation to a clean image, to make a test case "
             "with known ground truth.",
             inputs=[
-                io.Image.Input("image", tooltip="The clean image."),
+                io.Image.Input("image", tooltip="The clean image, or several."),
                 ObservationSocket.Input(
                     "observation",
-                    tooltip="Degradation and noise level to apply. Its image is not used.",
+                    tooltip="Degradation and noise level to apply, one for all images or one each. Its image is not "
+                    "used.",
                 ),
                 io.Int.Input("seed", **FIXED_SEED, tooltip="Seed of the noise."),
             ],
             outputs=[
-                output(io.Image, "degraded", "The degraded image, clamped to [0, 1], for display."),
-                output(
+                list_output(io.Image, "degraded", "The degraded image, clamped to [0, 1], for display."),
+                list_output(
                     ObservationSocket,
                     "degraded_observation",
                     "The degraded image, unclamped, with its degradation, to restore.",
                 ),
             ],
+            is_input_list=True,
         )
 
     @classmethod
     def execute(cls, image, observation, seed) -> io.NodeOutput:
-        picture = single_picture(image)
-        generator = torch.Generator().manual_seed(seed)
         with torch.inference_mode(False):
-            degraded = degrade(
-                picture,
-                observation.operator,
-                observation.noise_std,
-                generator=generator,
-                likelihood=observation.likelihood,
-            )
-        return io.NodeOutput(images(degraded.y.expand(-1, 3, -1, -1)), degraded)
+            settings = {"observation": observation, "seed": seed}
+            degraded = per_image(_degraded, {"image": each_image(image)}, settings)
+        return io.NodeOutput([images(seen.y.expand(-1, 3, -1, -1)) for seen in degraded], degraded)
+
+
+def _degraded(image: Tensor, observation: Observation, seed: int) -> Observation:
+    return degrade(
+        pictures(image),
+        observation.operator,
+        observation.noise_std,
+        generator=torch.Generator().manual_seed(seed),
+        likelihood=observation.likelihood,
+    )
 
 
 class KernelPreview(io.ComfyNode):

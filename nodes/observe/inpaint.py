@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from ...vipaint_ops.measurement.observation import Observation
 from ...vipaint_ops.operators import Inpainting, Operator
-from ..pictures import observed, single_picture
+from ..batches import each_image, each_mask, per_image
+from ..gather import list_output
+from ..pictures import observed, pictures, warn_of_paint
 from ..search import schema
-from ..shown import noticed, with_text
-from ..sockets import ObservationSocket, output
+from ..shown import noticed, plan, with_text
+from ..sockets import ObservationSocket
 
 NOISE_TOOLTIP = (
     "Noise standard deviation of the observation, for pixel values in [-1, 1]. It must cover the VAE's reconstruction "
@@ -30,19 +33,32 @@ def noise_input() -> Any:
 
 def observation_output() -> Any:
     """The output of observation nodes."""
-    return output(ObservationSocket, "observation", "For Fit Posterior, Sample Posterior or a sampler.")
+    return list_output(
+        ObservationSocket,
+        "observation",
+        "For Fit Posterior, Sample Posterior or a sampler. Of several images: a list, for a run each.",
+    )
 
 
-def observe(image: Tensor, operator: Operator, noise_level: float) -> Observation:
-    """The observation of an IMAGE through ``operator``.
+def observe(
+    operator: Callable[..., Operator], image: Sequence[Tensor], noise_level: Sequence[float], **settings: Sequence[Any]
+) -> io.NodeOutput:
+    """The observations of a list of IMAGE, each through ``operator(**settings)`` with its items of those lists.
 
     Raises:
-        InputError: the operator does not make images of this size.
+        InputError: the operator does not make images of this size, or an error of :func:`per_image`.
     """
-    picture = single_picture(image)
+
+    def observation(image: Tensor, noise_level: float, **setting: Any) -> Observation:
+        picture, made = pictures(image), operator(**setting)
+        made.picture_size((picture.shape[2], picture.shape[3]))
+        return Observation(picture, made, noise_level)
+
     with torch.inference_mode(False):
-        operator.picture_size((picture.shape[2], picture.shape[3]))
-        return Observation(picture, operator, noise_level)
+        lists = settings | {"noise_level": noise_level}
+        observations = per_image(observation, {"image": each_image(image)}, lists)
+    plan(items=len(observations))
+    return io.NodeOutput(observations)
 
 
 class ObserveInpaint(io.ComfyNode):
@@ -56,21 +72,30 @@ class ObserveInpaint(io.ComfyNode):
             category="VIPaint/observe",
             description="Defines the known pixels of an image and their noise level. VIPaint fills the masked area.",
             inputs=[
-                io.Image.Input("image", tooltip="The image. Pixels under the mask are not used."),
+                io.Image.Input("image", tooltip="The image, or several. Pixels under the mask are not used."),
                 io.Mask.Input(
                     "mask",
                     tooltip="1 = masked area, 0 = known pixels. Grey pixels are masked. A mask of another size but the "
-                    "same shape is resized.",
+                    "same shape is resized. One for all images, or one each.",
                 ),
                 noise_input(),
             ],
             outputs=[observation_output()],
+            is_input_list=True,
         )
 
     @classmethod
     def execute(cls, image, mask, noise_level) -> io.NodeOutput:
-        picture = single_picture(image)
-        with noticed() as notices:
-            known = observed(mask, *picture.shape[2:])
-        with torch.inference_mode(False):
-            return with_text("\n".join(notices), Observation(known * picture, Inpainting(known), noise_level))
+        lists = {"image": each_image(image), "mask": each_mask(mask)}
+        with noticed() as notices, torch.inference_mode(False):
+            observations = per_image(_known_pixels, lists, {"noise_level": noise_level})
+        if len(observations) > 1:
+            plan(items=len(observations))
+        return with_text("\n".join(notices), observations)
+
+
+def _known_pixels(image: Tensor, mask: Tensor, noise_level: float) -> Observation:
+    picture = pictures(image)
+    known = observed(mask, *picture.shape[2:])
+    warn_of_paint(picture, known)
+    return Observation(known * picture, Inpainting(known), noise_level)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
@@ -10,8 +12,10 @@ from ...vipaint_ops.errors import InputError
 from ...vipaint_ops.measurement.likelihood import StudentT
 from ...vipaint_ops.measurement.noise_level import covering_level, noise_level
 from ...vipaint_ops.measurement.observation import Observation
+from ..batches import each_image, each_mask, numbered, per_image
+from ..gather import list_output
 from ..host.vae import not_finite
-from ..pictures import images, observed, pictures, single_picture
+from ..pictures import images, observed, pictures
 from ..search import schema
 from ..shown import noticed, with_text
 from ..sockets import ObservationSocket, output
@@ -31,11 +35,11 @@ class EstimateNoiseLevel(io.ComfyNode):
             category="VIPaint/observe",
             description="Estimates the noise level of an image, for the noise_level input of Observe nodes.",
             inputs=[
-                io.Image.Input("image", tooltip="The image to restore, before resizing or denoising."),
+                io.Image.Input("image", tooltip="The image to restore, or several, before resizing or denoising."),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="1 = masked area. Pixels in or next to it are excluded.",
+                    tooltip="1 = masked area. Pixels in or next to it are excluded. One for all images, or one each.",
                 ),
                 io.Vae.Input(
                     "vae",
@@ -44,25 +48,32 @@ class EstimateNoiseLevel(io.ComfyNode):
                 ),
             ],
             outputs=[
-                output(io.Float, "noise_level", "For the noise_level input of an Observe node."),
-                output(io.String, "text", "The estimate as text."),
+                list_output(io.Float, "noise_level", "For the noise_level input of an Observe node."),
+                list_output(io.String, "text", "The estimate as text."),
             ],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(cls, image, mask=None, vae=None) -> io.NodeOutput:
-        picture = single_picture(image)
+    def execute(cls, image, mask=None, vae=(None,)) -> io.NodeOutput:
+        lists = {"image": each_image(image), "mask": [None] if mask is None else each_mask(mask)}
         with noticed() as notices:
-            known = None if mask is None else observed(mask, *picture.shape[2:])
-        noise = noise_level(picture, known)
-        lines = [f"noise {noise:.4f}"]
-        level = noise
-        if vae is not None:
-            level = covering_level(*_reproduced(picture, known, vae))
-            lines.append(f"with the VAE's reconstruction error {level:.4f}")
-        used = min(max(level, LEAST), MOST)
-        lines.append(f"noise_level {used:.3f}, for pixel values in [-1, 1]")
-        return with_text("\n".join(notices + lines), used, "\n".join(lines))
+            levels, texts = zip(*per_image(_estimated, lists, {"vae": vae}), strict=True)
+        return with_text("\n".join([*notices, numbered(texts)]), list(levels), list(texts))
+
+
+def _estimated(image: Tensor, mask: Tensor | None, vae: Any) -> tuple[float, str]:
+    """The noise level of an image, and the text about it."""
+    picture = pictures(image)
+    known = None if mask is None else observed(mask, *picture.shape[2:])
+    level = noise_level(picture, known)
+    lines = [f"noise {level:.4f}"]
+    if vae is not None:
+        level = covering_level(*_reproduced(picture, known, vae))
+        lines.append(f"with the VAE's reconstruction error {level:.4f}")
+    used = min(max(level, LEAST), MOST)
+    lines.append(f"noise_level {used:.3f}, for pixel values in [-1, 1]")
+    return used, "\n".join(lines)
 
 
 def _reproduced(picture: Tensor, known: Tensor | None, vae) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.v0_0_2 import io
 
 from ...vipaint_ops.operators import SuperResolution
@@ -38,9 +37,9 @@ class ObserveSuperResolution(io.ComfyNode):
             description="Describes a downscaled image, for super-resolution.",
             inputs=[io.Image.Input("image", tooltip=IMAGE_TOOLTIP), *scale_inputs(), noise_input()],
             outputs=[observation_output()],
+            is_input_list=True,
         )
 
     @classmethod
     def execute(cls, image, factor, kind, noise_level) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            return io.NodeOutput(observe(image, SuperResolution(factor, kind), noise_level))
+        return observe(SuperResolution, image, noise_level, factor=factor, kind=kind)

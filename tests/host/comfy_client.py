@@ -198,8 +198,12 @@ class ComfyClient:
         return np.stack(files)
 
     def tensor(self, run: Run, node: Node) -> Tensor:
-        """What a TestSaveTensor node wrote."""
-        return load_file(self.base / "output" / run.outputs[node.id]["files"][0])["value"]
+        """What a TestSaveTensor node wrote, of a list the first."""
+        return self.tensors(run, node)[0]
+
+    def tensors(self, run: Run, node: Node) -> list[Tensor]:
+        """What a TestSaveTensor node wrote, for each item of a list."""
+        return [load_file(self.base / "output" / file)["value"] for file in run.outputs[node.id]["files"]]
 
     def report(self, run: Run, node: Node) -> dict[str, Any]:
         """What a reporting test node found."""

@@ -89,14 +89,6 @@ def test_spoilt_picture(client, picture, defect, words):
     assert words in message
 
 
-def test_batch_of_pictures(client, picture):
-    graph = Graph()
-    nodes = observe(graph, picture)
-    batch = graph.add("RepeatImageBatch", image=nodes.image[0], amount=2)
-    graph.prompt[nodes.observation[0]]["inputs"]["image"] = batch[0]
-    assert "image is a batch of 2" in refusal(client, graph)
-
-
 def test_vae_of_another_model(client, picture):
     graph = Graph()
     nodes = restoration(graph, picture)

@@ -84,15 +84,6 @@ def test_a_mask_that_leaves_no_square_is_refused(client):
         client.run(graph)
 
 
-def test_a_batch_is_refused(client):
-    graph = Graph()
-    one, other = (load(client, graph, NOISY) for _ in range(2))
-    batch = graph.add("ImageBatch", image1=one, image2=other)[0]
-    graph.add("PreviewAny", source=graph.add("VIPaintEstimateNoiseLevel", image=batch)[1])
-    with pytest.raises(HostError, match="batch of 2"):
-        client.run(graph)
-
-
 @pytest.mark.parametrize("degrees", [0.0, -1.0, 1e6])
 def test_degrees_out_of_range_are_refused(client, degrees):
     graph = Graph()

@@ -55,7 +55,8 @@ def _pairs(picture: Tensor, hidden: Tensor, beyond: int) -> tuple[Tensor, Tensor
     Args:
         beyond: how far outside both lie; at 0 the inner one is hidden.
     """
-    inner, outer = [], []
+    inner: list[Tensor] = []
+    outer: list[Tensor] = []
     reach = 2 * _GAP + beyond
     for axis in (0, 1):
         length = hidden.shape[axis] - reach
