@@ -100,7 +100,7 @@ class RePaintSampler(MethodNode):
 class BlendedSampler(MethodNode):
     """Replacement at every noise level."""
 
-    node = ("VIPaintBlendedSampler", "Blended Sampler")
+    node = ("VIPaintBlendedSampler", "Blended Sampler (VIPaint)")
     about = (
         "Blended: replaces the known latents at every noise level. Lowest cost; edges of the masked area may not match."
     )

@@ -266,7 +266,7 @@ class PiGDMSampler(MethodNode):
 class KalmanSampler(MethodNode):
     """Kalman guidance."""
 
-    node = ("VIPaintKalmanSampler", "Kalman Sampler")
+    node = ("VIPaintKalmanSampler", "Kalman Sampler (VIPaint)")
     about = (
         "Kalman: weighs the model's uncertainty against the noise of the observation at every step. No step size "
         "to tune."
