@@ -27,7 +27,7 @@ _INPAINT = (
 )
 _DEBLUR = ("deblur", "unblur", "sharpen", "refocus", "out of focus", "camera shake", "deconvolution")
 _SCALE = ("upscale", "upscaler", "enlarge", "super resolution", "enhance", "increase resolution", "4x")
-_SAMPLER = ("posterior sampling", "inverse problem", "inpaint sampler", "restore")
+_SAMPLER = ("posterior sampling", "inverse problem", "inpaint sampler")
 _NOISE = ("noise", "grain", "denoise", "sigma")
 _BLUR = (*_DEBLUR, "blur", "kernel", "psf")
 
@@ -36,8 +36,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "VIPaintObserveInpaint": _INPAINT,
     "VIPaintDeblur": (*_DEBLUR, "restore", "restoration", "old photo"),
     "VIPaintSuperResolve": (*_SCALE, "restore", "restoration", "old photo"),
-    "VIPaintFitPosterior": ("variational inference", "posterior", "restore", "inverse problem"),
-    "VIPaintSamplePosterior": ("posterior", "variations", "restore", "inverse problem"),
+    "VIPaintFitPosterior": ("variational inference", "posterior", "inverse problem"),
+    "VIPaintSamplePosterior": ("posterior", "variations", "inverse problem"),
     "VIPaintCompositeObserved": ("paste", "blend", "stitch", "keep original", "feather"),
     "VIPaintCropForInpaint": ("crop and stitch", "large photo", "mask crop", "inpaint crop", "zoom", "high resolution"),
     "VIPaintStitch": ("crop and stitch", "paste back", "uncrop", "merge"),
@@ -64,12 +64,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "VIPaintREDDiffSampler": (*_SAMPLER, "deblur"),
     "VIPaintRePaintSampler": (*_SAMPLER, "remove object", "fill"),
     "VIPaintBlendedSampler": (*_SAMPLER, "remove object", "fill", "blended diffusion"),
-    "VIPaintDDNMSampler": (*_SAMPLER, "deblur", "upscale"),
+    "VIPaintDDNMSampler": (*_SAMPLER, "deblur"),
     "VIPaintDInGSampler": (*_SAMPLER, "remove object", "fill"),
     "VIPaintLanPaintSampler": (*_SAMPLER, "remove object", "fill", "outpaint"),
-    "VIPaintLATINOSampler": (*_SAMPLER, "deblur", "upscale"),
-    "VIPaintPiGDMSampler": (*_SAMPLER, "deblur", "upscale"),
-    "VIPaintKalmanSampler": (*_SAMPLER, "deblur", "upscale"),
+    "VIPaintLATINOSampler": (*_SAMPLER, "deblur"),
+    "VIPaintPiGDMSampler": (*_SAMPLER, "deblur"),
+    "VIPaintKalmanSampler": (*_SAMPLER, "deblur"),
     "VIPaintEmptyLatent": ("empty latent image", "latent size"),
     "VIPaintEstimateNoiseLevel": _NOISE,
     "VIPaintRobustLikelihood": ("outliers", "dust", "scratches", "salt and pepper", "old photo"),

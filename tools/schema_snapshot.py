@@ -33,6 +33,7 @@ CORE_NODES = (
     "CLIPTextEncode",
     "ControlNetApplyAdvanced",
     "ControlNetLoader",
+    "GrowMask",
     "ImageBatch",
     "ImagePadForOutpaint",
     "ImageScale",

@@ -11,9 +11,32 @@ _MUTED = 2
 _WIDTH, _PADDING, _GROUP_GAP = 290, 20, 40
 _ABOVE_FIRST, _BETWEEN = 80, 60
 """Room for the titles that the browser draws above groups and nodes."""
-_MARGIN, _SLOT, _WIDGET, _TEXT_BOX, _PICTURE = 14, 20, 24, 110, 270
+_MARGIN, _SLOT, _WIDGET, _BADGE, _TEXT_LINE, _TEXT_BOX, _PICTURE = 14, 20, 28, 24, 8, 82, 270
+"""Heights in the newer rendering of nodes, which are those of the classic one or more."""
 _SHOW_PICTURES = ("LoadImage", "PreviewImage", "SaveImage")
-_LETTERS_A_LINE, _LINE = 48, 20
+_SHOWN_MARGIN, _SHOWN_LINE = 20, 16
+_SHOWN_LINES = {
+    "VIPaintCompare": 6,
+    "VIPaintCropForInpaint": 3,
+    "VIPaintDeblur": 10,
+    "VIPaintEstimateNoiseLevel": 3,
+    "VIPaintFitPosterior": 4,
+    "VIPaintInpaint": 10,
+    "VIPaintMakeMask": 3,
+    "VIPaintSamplePosterior": 4,
+    "VIPaintSavePosterior": 3,
+    "VIPaintSuperResolve": 10,
+}
+"""Nodes that show a text after a run, and the lines that have room in them; the browser's least is 3."""
+_BELOW = {
+    **dict.fromkeys(("VIPaintCompositeObserved", "VIPaintModelSize", "VIPaintObserveInpaint"), 68),
+    **dict.fromkeys(("SamplerCustomAdvanced", "VIPaintFitPosterior", "VIPaintSamplePosterior"), 240),
+    **dict.fromkeys(("VIPaintDeblur", "VIPaintInpaint", "VIPaintSuperResolve"), 240),
+}
+"""Room below nodes that grow: by a text where something is amiss, or by the previews of a run."""
+_TALLEST = 1200
+"""Of a column; the next node begins another one."""
+_NOTE_MARGIN, _LETTERS_A_LINE, _LINE = 34, 48, 20
 _NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 _MODEL_FOLDERS = {
     "CheckpointLoaderSimple": "checkpoints",
@@ -37,6 +60,11 @@ class Node:
 
     def __init__(self, entry: dict[str, Any]):
         self._entry = entry
+
+    @property
+    def id(self) -> int:
+        """Its id in the workflow."""
+        return self._entry["id"]
 
     def __getitem__(self, name: str) -> Output:
         for slot, output in enumerate(self._entry["outputs"]):
@@ -75,7 +103,7 @@ class Workflow:
     def note(self, text: str) -> None:
         """A note for the reader, in Markdown."""
         lines = sum(1 + len(line) // _LETTERS_A_LINE for line in text.splitlines())
-        entry = self._place("MarkdownNote", _MARGIN + _LINE * lines)
+        entry = self._place("MarkdownNote", _NOTE_MARGIN + _LINE * lines)
         entry |= {"title": "Note", "widgets_values": [text]} | _NOTE_COLOURS
 
     def add(
@@ -102,16 +130,14 @@ class Workflow:
             )
             values += ["fixed"] * bool(widget.get("control_after_generate"))
             values += ["image"] * bool(widget.get("image_upload"))
-        height = _MARGIN + _SLOT * max(len(sockets), len(schema["outputs"])) + _WIDGET * len(values)
-        height += _TEXT_BOX * sum(bool(widget.get("multiline")) for widget in widgets)
-        entry = self._place(type, height + _PICTURE * (type in _SHOW_PICTURES))
+        entry = self._place(type, _height(type, max(len(sockets), len(schema["outputs"])), widgets))
         entry["outputs"] = [output | {"links": []} for output in schema["outputs"]]
         # The browser's order: sockets, then a socket for every widget.
         entry["inputs"] = [self._socket(slot, inputs, entry["id"], position) for position, slot in enumerate(sockets)]
         for position, widget in enumerate(widgets, len(sockets)):
             socket = _widget_socket(widget)
             if widget["name"] in inputs:
-                socket["link"] = self._link(inputs.pop(widget["name"]), entry["id"], position)
+                socket["link"] = self.link(inputs.pop(widget["name"]), entry["id"], position)
             entry["inputs"].append(socket)
         entry["widgets_values"] = values
         if inputs:
@@ -124,6 +150,13 @@ class Workflow:
             model = {"name": values[0], "url": download, "directory": _MODEL_FOLDERS[type]}
             entry["properties"]["models"] = [model]
         return Node(entry)
+
+    def link(self, source: Output, node: int, slot: int) -> int:
+        """Join an output to a slot of the node with that id; returns the link's number."""
+        number = len(self._links) + 1
+        self._links.append([number, source.node["id"], source.slot, node, slot, source.type])
+        source.node["outputs"][source.slot]["links"].append(number)
+        return number
 
     def as_json(self) -> dict[str, Any]:
         """What the browser loads."""
@@ -140,6 +173,9 @@ class Workflow:
         }
 
     def _place(self, type: str, height: int) -> dict[str, Any]:
+        needed, bounding = height + _BELOW.get(type, 0), self._groups[-1]["bounding"]
+        if self._top + needed > bounding[1] + _TALLEST:
+            self.column()
         entry: dict[str, Any] = {
             "id": len(self._nodes) + 1,
             "type": type,
@@ -153,9 +189,9 @@ class Workflow:
             "properties": {"Node name for S&R": type},
         }
         self._nodes.append(entry)
-        self._top += height + _BETWEEN
-        bounding = self._groups[-1]["bounding"]
-        bounding[3] = max(bounding[3], self._top - _BETWEEN + _PADDING - bounding[1])
+        self._top += needed
+        bounding[3] = max(bounding[3], self._top + _PADDING - bounding[1])
+        self._top += _BETWEEN
         return entry
 
     def _socket(self, slot: dict[str, Any], inputs: dict[str, Any], node: int, position: int) -> dict[str, Any]:
@@ -164,14 +200,18 @@ class Workflow:
             entry["shape"] = 7
             if slot["name"] not in inputs:
                 return entry
-        entry["link"] = self._link(inputs.pop(slot["name"]), node, position)
+        entry["link"] = self.link(inputs.pop(slot["name"]), node, position)
         return entry
 
-    def _link(self, source: Output, node: int, position: int) -> int:
-        number = len(self._links) + 1
-        self._links.append([number, source.node["id"], source.slot, node, position, source.type])
-        source.node["outputs"][source.slot]["links"].append(number)
-        return number
+
+def _height(type: str, rows: int, widgets: list[dict[str, Any]]) -> int:
+    """Of a node with so many rows of sockets, in either rendering, with the picture or text that it will show."""
+    texts = sum(widget["type"] == "STRING" for widget in widgets)
+    boxes = sum(bool(widget.get("multiline")) for widget in widgets)
+    height = _MARGIN + _SLOT * rows + _WIDGET * len(widgets) + _BADGE + _TEXT_LINE * texts + _TEXT_BOX * boxes
+    if type in _SHOWN_LINES:
+        height += _SHOWN_MARGIN + _SHOWN_LINE * _SHOWN_LINES[type]
+    return height + _PICTURE * (type in _SHOW_PICTURES)
 
 
 def _default(widget: dict[str, Any]) -> Any:

@@ -84,7 +84,7 @@ class LoadLDMCheckpoint(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="VIPaintLoadLDMCheckpoint",
-            display_name="Load LDM Checkpoint",
+            display_name="Load LDM Checkpoint (VIPaint)",
             category="VIPaint/loaders",
             description="Loads the embedded prior of this pack, or an early latent diffusion model (churches, "
             "bedrooms, faces, ImageNet) that the core loaders do not support.",
@@ -119,7 +119,7 @@ class LDMClassLabel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="VIPaintLDMClassLabel",
-            display_name="LDM Class Label",
+            display_name="LDM Class Label (VIPaint)",
             category="VIPaint/loaders",
             description="Class conditioning for models of Load LDM Checkpoint. Models without classes need it too, "
             "with label -1.",

@@ -107,7 +107,7 @@ class RobustLikelihood(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="VIPaintRobustLikelihood",
-            display_name="Robust Likelihood",
+            display_name="Robust Likelihood (VIPaint)",
             category="VIPaint/observe",
             description="Uses a Student's t likelihood, for a few outlier pixels: dust, scratches without a mask, salt "
             "and pepper noise.",

@@ -33,8 +33,9 @@ class REDDiffSampler(MethodNode):
     """RED-diff and RED-diff V."""
 
     node = ("VIPaintREDDiffSampler", "RED-diff Sampler")
-    about = "RED-diff: optimises an image with the model as regulariser. Fast, low diversity, best if little is "
-    "missing."
+    about = (
+        "RED-diff: optimises an image with the model as regulariser. Fast, low diversity, best if little is missing."
+    )
     gradients, linear_gradients = Gradients.VAE, Gradients.NONE
     from_latent = False
 
@@ -80,8 +81,10 @@ class RePaintSampler(MethodNode):
     """RePaint."""
 
     node = ("VIPaintRePaintSampler", "RePaint Sampler")
-    about = "RePaint: replaces the known latents at every noise level, and repeats noising and denoising to harmonise "
-    "the result."
+    about = (
+        "RePaint: replaces the known latents at every noise level, and repeats noising and denoising to harmonise "
+        "the result."
+    )
     gradients = Gradients.NONE
     replaces = True
 
@@ -97,9 +100,10 @@ class RePaintSampler(MethodNode):
 class BlendedSampler(MethodNode):
     """Replacement at every noise level."""
 
-    node = ("VIPaintBlendedSampler", "Blended Sampler")
-    about = "Blended: replaces the known latents at every noise level. Lowest cost; edges of the masked area may not "
-    "match."
+    node = ("VIPaintBlendedSampler", "Blended Sampler (VIPaint)")
+    about = (
+        "Blended: replaces the known latents at every noise level. Lowest cost; edges of the masked area may not match."
+    )
     gradients = Gradients.NONE
     replaces = True
 
@@ -116,8 +120,10 @@ class DDNMSampler(MethodNode):
     """DDNM and DDNM+."""
 
     node = ("VIPaintDDNMSampler", "DDNM Sampler")
-    about = "DDNM: replaces the observed component of every prediction by the observation, and keeps the rest. No "
-    "gradients."
+    about = (
+        "DDNM: replaces the observed component of every prediction by the observation, and keeps the rest. No "
+        "gradients."
+    )
     gradients = Gradients.NONE
 
     @classmethod

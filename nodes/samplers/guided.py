@@ -132,8 +132,10 @@ class PSLDSampler(MethodNode):
 
     linear_gradients = Gradients.ALL  # the encoder's remains
     node = ("VIPaintPSLDSampler", "PSLD Sampler")
-    about = "PSLD: DPS for latent diffusion, with a second gradient that keeps the latent consistent with the VAE's "
-    "encoder."
+    about = (
+        "PSLD: DPS for latent diffusion, with a second gradient that keeps the latent consistent with the VAE's "
+        "encoder."
+    )
 
     @classmethod
     def widgets(cls):
@@ -264,9 +266,11 @@ class PiGDMSampler(MethodNode):
 class KalmanSampler(MethodNode):
     """Kalman guidance."""
 
-    node = ("VIPaintKalmanSampler", "Kalman Sampler")
-    about = "Kalman: weighs the model's uncertainty against the noise of the observation at every step. No step size "
-    "to tune."
+    node = ("VIPaintKalmanSampler", "Kalman Sampler (VIPaint)")
+    about = (
+        "Kalman: weighs the model's uncertainty against the noise of the observation at every step. No step size "
+        "to tune."
+    )
 
     decoder = "linear"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -142,21 +143,32 @@ def test_every_node_has_a_help_page_that_names_all_inputs_and_outputs(node):
     assert [slot["name"] for slot in slots if slot["name"] not in page] == []
 
 
+def facts(node: str, name: str) -> str:
+    """What the help page of a node says of a slot in brackets: its type, then its default."""
+    return (PAGES / f"{node}.md").read_text().partition(f"\n- `{name}` (")[2].partition("): ")[0]
+
+
 @pytest.mark.parametrize("node", RECORDED)
-def test_a_help_page_has_a_row_with_the_type_of_every_slot(node):
-    page = (PAGES / f"{node}.md").read_text()
-    slots = RECORDED[node]["inputs"] + RECORDED[node]["outputs"]
-    assert [slot["name"] for slot in slots if f"\n| `{slot['name']}` | {slot['type']} |" not in page] == []
+def test_a_help_page_has_the_type_of_every_slot(node):
+    for slot in RECORDED[node]["inputs"] + RECORDED[node]["outputs"]:
+        assert facts(node, slot["name"]).partition(",")[0] == slot["type"], slot["name"]
 
 
 @pytest.mark.parametrize("node", RECORDED)
 def test_a_help_page_has_the_default_of_every_number_and_choice(node):
-    page = (PAGES / f"{node}.md").read_text()
     for slot in RECORDED[node]["inputs"]:
         if slot["type"] in ("INT", "FLOAT", "COMBO") and "default" in slot:
-            row = f"\n| `{slot['name']}` | {slot['type']} | "
-            default = page.partition(row)[2].partition(" |")[0]
+            default = facts(node, slot["name"]).partition(", default ")[2]
             assert default == slot["default"] if slot["type"] == "COMBO" else float(default) == slot["default"]
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
+def test_no_table_of_a_help_page_is_too_wide_for_the_side_panel(page):
+    """The panel is 280 pixels wide at first: two columns of text fit in, and lines of code of 30 letters."""
+    text = page.read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [row for row in rows if row.count("|") > 3] == []
+    assert [word for word in re.findall(r"`([^`]+)`", text) if max(map(len, word.split())) > 34] == []
 
 
 def test_core_nodes_are_recorded_by_facts_alone():

@@ -13,7 +13,8 @@ from tools.package_files import LIBRARY, registry_files, tracked_files
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
-PUBLISHED = {"__init__.py", "nodes", "vipaint_ops", "web", "workflows", "pyproject.toml", "requirements.txt"}
+LOADED = ("locales", "nodes", "subgraphs", "vipaint_ops", "web", "workflows")
+PUBLISHED = {*LOADED, "__init__.py", "pyproject.toml", "requirements.txt"}
 PUBLISHED |= {"LICENSE", "README.md", "CHANGELOG.md", "docs"}
 
 
@@ -27,7 +28,7 @@ def test_the_registry_gets_the_pack_and_nothing_for_development():
     assert {name.partition("/")[0] for name in registry_files()} == PUBLISHED
 
 
-@pytest.mark.parametrize("folder", ["nodes", "vipaint_ops", "web", "workflows"])
+@pytest.mark.parametrize("folder", LOADED)
 def test_folders_that_the_pack_loads_are_published_whole(folder):
     tracked = {name for name in tracked_files() if name.startswith(f"{folder}/")}
     assert tracked
