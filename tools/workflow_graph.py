@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,13 @@ _LETTERS_A_LINE, _LINE = 48, 20
 _NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 _MODEL_FOLDERS = {
     "CheckpointLoaderSimple": "checkpoints",
+    "CLIPLoader": "text_encoders",
     "ControlNetLoader": "controlnet",
+    "DualCLIPLoader": "text_encoders",
     "LoraLoader": "loras",
+    "UNETLoader": "diffusion_models",
     "UpscaleModelLoader": "upscale_models",
+    "VAELoader": "vae",
 }
 
 
@@ -79,13 +84,20 @@ class Workflow:
         entry |= {"title": "Note", "widgets_values": [text]} | _NOTE_COLOURS
 
     def add(
-        self, type: str, *, title: str = "", muted: bool = False, download: str = "", **inputs: Output | Any
+        self,
+        type: str,
+        /,
+        *,
+        title: str = "",
+        muted: bool = False,
+        downloads: Sequence[str] = (),
+        **inputs: Output | Any,
     ) -> Node:
         """A node below the last one.
 
         Args:
             muted: not run until the user asks for it.
-            download: address of the file that the node's first widget names; the browser offers it where it lacks.
+            downloads: addresses of the files that the node's first widgets name; the browser offers those that lack.
             inputs: links to other nodes' outputs, and widget values; widgets not given keep their defaults.
 
         Raises:
@@ -120,9 +132,11 @@ class Workflow:
             entry["title"] = title
         if muted:
             entry["mode"] = _MUTED
-        if download:
-            model = {"name": values[0], "url": download, "directory": _MODEL_FOLDERS[type]}
-            entry["properties"]["models"] = [model]
+        if downloads:
+            entry["properties"]["models"] = [
+                {"name": name, "url": url, "directory": _MODEL_FOLDERS[type]}
+                for name, url in zip(values, downloads, strict=False)
+            ]
         return Node(entry)
 
     def as_json(self) -> dict[str, Any]:

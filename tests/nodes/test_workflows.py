@@ -17,7 +17,7 @@ OWN = json.loads(SNAPSHOT.read_text())
 SCHEMAS = OWN | json.loads(CORE_SNAPSHOT.read_text())
 NOTE = "MarkdownNote"
 """The one node that exists in the browser only."""
-MUTED = 2
+MUTED, OPTIONAL = 2, 7
 NAMES = [build.__name__ for build in ALL]
 
 Flow = dict[str, Any]
@@ -98,8 +98,8 @@ def _link_problems(link: list[Any], nodes: dict[int, Flow]) -> list[str]:
         found.append(f"joins {output['type']} and {socket['type']} as {kind}")
     if number not in output["links"] or number != socket["link"]:
         found.append("is not known to both of its ends")
-    if nodes[source]["mode"] == MUTED != nodes[target]["mode"]:
-        found.append("leads from a muted node to one that runs")
+    if nodes[source]["mode"] == MUTED != nodes[target]["mode"] and socket.get("shape") != OPTIONAL:
+        found.append("leads from a muted node to one that needs it")
     return found
 
 

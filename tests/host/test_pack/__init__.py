@@ -4,7 +4,7 @@ from .basic import TestBadImage, TestConditioning, TestLatent, TestModelState, T
 from .gradient import TestPlainGradient
 from .hooks import TestFingerprint, TestHooks, TestLinkedValue
 from .memory import TestPackMemory
-from .networks import TestTinyModel, TestTinyVAE
+from .networks import TestTinyModel, TestTinyVAE, TestTinyVideoVAE
 from .pack_gradient import TestPackCondition, TestPackGradient
 from .reused_buffer import TestReusedWeightBuffer
 from .seen import TestPackSeen
@@ -28,5 +28,6 @@ _NODES = (
     TestSpoiltModel,
     TestTinyModel,
     TestTinyVAE,
+    TestTinyVideoVAE,
 )
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}

@@ -1,0 +1,133 @@
+"""The templates for photographs, run as they are opened, on tiny models in place of those that they name."""
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from tests.host.comfy_client import Graph, Node
+from tools.make_workflows import WORKFLOWS
+from tools.schema_snapshot import CORE_SNAPSHOT, SNAPSHOT, WIDGET_TYPES, saved_values
+
+SCHEMAS = json.loads(SNAPSHOT.read_text()) | json.loads(CORE_SNAPSHOT.read_text())
+NOTE, MUTED = "MarkdownNote", 2
+SIDE = 64
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ImagePadForOutpaint": dict.fromkeys(("left", "top", "right", "bottom"), 8),
+    "VIPaintInpaint": {"num_samples": 1, "preset": "fast"},
+}
+"""In place of the templates', for speed."""
+
+
+class Stand(NamedTuple):
+    """A tiny model that stands in for a family: nodes in place of its loaders, and the shape of its text."""
+
+    loaders: dict[str, tuple[str, dict[str, Any]]]
+    text: dict[str, Any]
+
+
+def _checkpoint(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    return {"CheckpointLoaderSimple": ("CheckpointLoaderSimple", {"ckpt_name": f"tiny_{name}.safetensors"})}
+
+
+def _parts(model: tuple[str, dict[str, Any]], vae: tuple[str, dict[str, Any]]) -> dict[str, tuple[str, dict[str, Any]]]:
+    return {"UNETLoader": model, "VAELoader": vae}
+
+
+_SD15_TEXT = {"width": 768, "pooled": 0, "attention_mask": False}
+_TEXT = {"width": 64, "pooled": 32, "attention_mask": False}
+_FILE = ("VAELoader", {"vae_name": "tiny_taesd_16.safetensors"})
+_VIDEO = ("TestTinyVideoVAE", {"seed": 0})
+STANDS = {
+    "sd15": Stand(_checkpoint("sd15"), _SD15_TEXT),
+    "sd15_inpainting_model": Stand(_checkpoint("sd15_inpaint"), _SD15_TEXT),
+    "flux": Stand(
+        _parts(("UNETLoader", {"unet_name": "tiny_flux.safetensors", "weight_dtype": "default"}), _FILE), _TEXT
+    ),
+    "qwen_image": Stand(
+        _parts(("TestTinyModel", {"family": "qwen", "seed": 0}), _VIDEO), _TEXT | {"attention_mask": True}
+    ),
+    "z_image": Stand(
+        _parts(("TestTinyModel", {"family": "z-image", "seed": 0}), _FILE), _TEXT | {"attention_mask": True}
+    ),
+    "wan": Stand(
+        _parts(("UNETLoader", {"unet_name": "tiny_wan.safetensors", "weight_dtype": "default"}), _VIDEO),
+        _TEXT | {"width": 4096},
+    ),
+}
+
+
+def opened(name: str) -> tuple[Graph, dict[str, Node]]:
+    """The prompt that the browser makes of a template, and its nodes by type."""
+    flow = json.loads((WORKFLOWS / f"{name}.json").read_text())
+    running = {node["id"]: node for node in flow["nodes"] if node["type"] != NOTE and node["mode"] != MUTED}
+    sources = {number: [str(source), slot] for number, source, slot, *_ in flow["links"] if source in running}
+    graph = Graph()
+    for id, node in running.items():
+        links = {slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] in sources}
+        graph.prompt[str(id)] = {"class_type": node["type"], "inputs": _widgets(node) | links}
+    return graph, {node["type"]: Node(str(id)) for id, node in running.items()}
+
+
+def _widgets(node: dict[str, Any]) -> dict[str, Any]:
+    values, found = iter(node["widgets_values"]), {}
+    for slot in SCHEMAS[node["type"]]["inputs"]:
+        if slot["type"] in WIDGET_TYPES:
+            found[slot["name"]], *_ = [next(values) for _ in range(saved_values(slot))]
+    return found
+
+
+def on_tiny_models(graph: Graph, name: str) -> None:
+    """Replace models, texts and costly settings of a template's prompt."""
+    stand = STANDS[max((family for family in STANDS if name.startswith(family)), key=len)]
+    for id, node in list(graph.prompt.items()):
+        kind, inputs = node["class_type"], node["inputs"]
+        if kind in stand.loaders:
+            graph.prompt[id] = dict(zip(("class_type", "inputs"), stand.loaders[kind], strict=True))
+        elif kind == "CLIPTextEncode":
+            seed = int(inputs["text"].startswith("blurry"))
+            graph.prompt[id] = {"class_type": "TestConditioning", "inputs": {"length": 8, "seed": seed} | stand.text}
+        elif kind in ("CLIPLoader", "DualCLIPLoader"):
+            del graph.prompt[id]
+        else:
+            inputs |= SETTINGS.get(kind, {})
+
+
+def restored(client, name: str, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a template of VIPaint Inpaint saves, and the image and mask that went into it; 8-bit."""
+    graph, nodes = opened(name)
+    on_tiny_models(graph, name)
+    graph.prompt[nodes["VIPaintExamplePhotograph"].id]["inputs"]["size"] = size
+    given = graph.prompt[nodes["VIPaintInpaint"].id]["inputs"]
+    image, mask = Node("image"), Node("mask")
+    graph.prompt |= {
+        "as image": {"class_type": "MaskToImage", "inputs": {"mask": given["mask"]}},
+        mask.id: {"class_type": "PreviewImage", "inputs": {"images": ["as image", 0]}},
+        image.id: {"class_type": "PreviewImage", "inputs": {"images": given["image"]}},
+    }
+    run = client.run(graph)
+    return tuple(client.images(run, node) for node in (nodes["SaveImage"], image, mask))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("sd15_inpaint", SIDE),
+        ("sd15_inpainting_model", SIDE),
+        ("sd15_outpaint", SIDE - 16),
+        ("flux_inpaint", SIDE),
+        ("qwen_image_inpaint", SIDE),
+        ("z_image_inpaint", SIDE),
+        ("wan_inpaint", SIDE),
+    ],
+)
+def test_a_first_run_fills_the_mask_of_the_example_and_nothing_else(client, name, size):
+    if client.version() < (0, 33) and name.startswith(("flux", "qwen", "z_image", "wan")):
+        pytest.skip("its tiny models need a newer ComfyUI")
+    (restoration,), (image,), (mask,) = restored(client, name, size)
+    hidden = mask[..., 0] == 255
+    assert restoration.shape == image.shape
+    assert 0 < hidden.mean() < 1
+    assert (restoration[~hidden] == image[~hidden]).all()
+    assert (restoration[hidden] != image[hidden]).any()
