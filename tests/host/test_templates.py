@@ -8,10 +8,10 @@ import pytest
 
 from tests.host.comfy_client import Graph, Node
 from tools.make_workflows import WORKFLOWS
-from tools.schema_snapshot import CORE_SNAPSHOT, SNAPSHOT, WIDGET_TYPES, saved_values
+from tools.schema_snapshot import CORE_SNAPSHOT, SNAPSHOT
+from tools.workflow_prompt import as_prompt
 
 SCHEMAS = json.loads(SNAPSHOT.read_text()) | json.loads(CORE_SNAPSHOT.read_text())
-NOTE, MUTED = "MarkdownNote", 2
 SIDE = 64
 SETTINGS: dict[str, dict[str, Any]] = {
     "ImagePadForOutpaint": dict.fromkeys(("left", "top", "right", "bottom"), 8),
@@ -60,22 +60,9 @@ STANDS = {
 
 def opened(name: str) -> tuple[Graph, dict[str, Node]]:
     """The prompt that the browser makes of a template, and its nodes by type."""
-    flow = json.loads((WORKFLOWS / f"{name}.json").read_text())
-    running = {node["id"]: node for node in flow["nodes"] if node["type"] != NOTE and node["mode"] != MUTED}
-    sources = {number: [str(source), slot] for number, source, slot, *_ in flow["links"] if source in running}
     graph = Graph()
-    for id, node in running.items():
-        links = {slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] in sources}
-        graph.prompt[str(id)] = {"class_type": node["type"], "inputs": _widgets(node) | links}
-    return graph, {node["type"]: Node(str(id)) for id, node in running.items()}
-
-
-def _widgets(node: dict[str, Any]) -> dict[str, Any]:
-    values, found = iter(node["widgets_values"]), {}
-    for slot in SCHEMAS[node["type"]]["inputs"]:
-        if slot["type"] in WIDGET_TYPES:
-            found[slot["name"]], *_ = [next(values) for _ in range(saved_values(slot))]
-    return found
+    graph.prompt = as_prompt(json.loads((WORKFLOWS / f"{name}.json").read_text()), SCHEMAS)
+    return graph, {node["class_type"]: Node(id) for id, node in graph.prompt.items()}
 
 
 def on_tiny_models(graph: Graph, name: str) -> None:
