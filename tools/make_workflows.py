@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tools.degraded_workflows import DEGRADED
 from tools.inpaint_workflows import INPAINT
+from tools.methods_workflow import embedded_methods
 from tools.sampler_workflows import SAMPLERS
 from tools.schema_snapshot import CORE_SNAPSHOT, SNAPSHOT
 from tools.workflow_graph import Workflow
@@ -70,6 +71,7 @@ ALL = (
     *INPAINT,
     *DEGRADED,
     *SAMPLERS,
+    embedded_methods,
 )
 
 

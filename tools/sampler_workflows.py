@@ -32,20 +32,20 @@ class _Given:
     observation: Output
 
 
-_STEP_SIZE = 0.2
+STEP_SIZE = 0.2
 """For CoPaint with the embedded prior: in so few steps, the published 0.02 does not reach the known pixels."""
 
 _COPAINT_COST = (
     "**Cost**: as much as 27 plain generations of as many images in 28 steps; a sample of *VIPaint Inpaint* costs 3 to "
     "6.5. Counted, not timed."
 )
-_FOUR: dict[str, tuple[str, dict[str, Any]]] = {
+FOUR: dict[str, tuple[str, dict[str, Any]]] = {
     "CoPaint": ("VIPaintCoPaintSampler", {"preset": "fast"}),
     "DPS": ("VIPaintDPSSampler", {}),
     "RePaint": ("VIPaintRePaintSampler", {"travel_visits": 3}),
     "Blended": ("VIPaintBlendedSampler", {}),
 }
-_OTHERS = {
+OTHERS = {
     "PiGDM": ("VIPaintPiGDMSampler", {}),
     "Kalman": ("VIPaintKalmanSampler", {}),
     "PSLD": ("VIPaintPSLDSampler", {}),
@@ -73,7 +73,7 @@ def embedded_copaint_inpaint(flow: Workflow) -> None:
     model, scene, observation, guider = embedded_scene(flow)
     given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
     flow.group("CoPaint")
-    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast", step_size=_STEP_SIZE)
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast", step_size=STEP_SIZE)
     _composited(flow, _sampled(flow, given, method, steps=50, samples=4), scene["image"], scene["mask"])
 
 
@@ -95,7 +95,7 @@ def embedded_copaint_outpaint(flow: Workflow) -> None:
     observation = flow.add("VIPaintObserveInpaint", image=scene["image"], mask=mask["mask"], noise_level=0.02)
     given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
     flow.group("CoPaint-TT")
-    method = _method(flow, given, "VIPaintCoPaintSampler", preset="time travel", step_size=_STEP_SIZE)
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="time travel", step_size=STEP_SIZE)
     _composited(flow, _sampled(flow, given, method, steps=40, samples=4), scene["image"], mask["mask"])
 
 
@@ -122,28 +122,8 @@ def embedded_copaint_super_resolve(flow: Workflow) -> None:
     guider = embedded_guider(flow, model, label)
     given = _Given(model["model"], model["vae"], guider["GUIDER"], small["degraded_observation"])
     flow.group("CoPaint")
-    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast", step_size=_STEP_SIZE)
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast", step_size=STEP_SIZE)
     _compared(flow, given, [_sampled(flow, given, method, steps=100, samples=4)], scene["image"])
-
-
-def embedded_methods(flow: Workflow) -> None:
-    """Four methods on one image, and the others muted, on the embedded prior."""
-    flow.group("Read me")
-    flow.note(
-        "# Comparison of methods\n\n"
-        "Press **Run**. Four methods inpaint the right half of a scene, from the same noise in the same 100 steps. "
-        "*Compare* shows the samples with their metrics.\n\n"
-        "The other nine are muted: select the nodes of their group and press Ctrl+M. PSLD, Kalman and ReSample take a "
-        "few minutes.\n\n"
-        "Equal steps are not equal cost, and differ from the published numbers of steps. The help page of each sampler "
-        "lists both."
-    )
-    model, scene, observation, guider = embedded_scene(flow)
-    given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
-    copaint, settings = _FOUR["CoPaint"]
-    four = _FOUR | {"CoPaint": (copaint, settings | {"step_size": _STEP_SIZE})}
-    _side_by_side(flow, given, four, scene["image"], steps=100)
-    _side_by_side(flow, given, _OTHERS, scene["image"], steps=100, muted=True)
 
 
 def sd15_copaint_inpaint(flow: Workflow) -> None:
@@ -231,7 +211,7 @@ def sd15_methods(flow: Workflow) -> None:
     )
     flow.group("Model, image, prompt")
     photograph = prompted(flow, sd15(flow), cup())
-    _side_by_side(flow, _observed(flow, photograph), _FOUR, photograph.image, steps=100)
+    _side_by_side(flow, _observed(flow, photograph), photograph.image)
 
 
 def _observed(flow: Workflow, photograph: Prompted) -> _Given:
@@ -251,20 +231,17 @@ def _sampled(flow: Workflow, given: _Given, method: Node, steps: int, samples: i
     return _run(flow, given, method, start)
 
 
-def _start(flow: Workflow, given: _Given, steps: int, samples: int, muted: bool = False) -> dict[str, Output]:
-    sigmas = flow.add("BasicScheduler", model=given.model, scheduler="simple", steps=steps, denoise=1.0, muted=muted)
-    noise = flow.add("RandomNoise", noise_seed=0, muted=muted)
-    latent = flow.add(
-        "VIPaintEmptyLatent", observation=given.observation, vae=given.vae, num_samples=samples, muted=muted
-    )
+def _start(flow: Workflow, given: _Given, steps: int, samples: int) -> dict[str, Output]:
+    sigmas = flow.add("BasicScheduler", model=given.model, scheduler="simple", steps=steps, denoise=1.0)
+    noise = flow.add("RandomNoise", noise_seed=0)
+    latent = flow.add("VIPaintEmptyLatent", observation=given.observation, vae=given.vae, num_samples=samples)
     return {"sigmas": sigmas["SIGMAS"], "noise": noise["NOISE"], "latent_image": latent["latent"]}
 
 
-def _run(flow: Workflow, given: _Given, method: Node, start: dict[str, Output], muted: bool = False) -> Output:
-    sampled = flow.add("SamplerCustomAdvanced", guider=given.guider, sampler=method["sampler"], **start, muted=muted)
-    decoded = flow.add("VAEDecode", samples=sampled["output"], vae=given.vae, muted=muted)["IMAGE"]
-    cropped = flow.add("VIPaintCropToObservation", images=decoded, observation=given.observation, muted=muted)
-    return cropped["cropped"]
+def _run(flow: Workflow, given: _Given, method: Node, start: dict[str, Output]) -> Output:
+    sampled = flow.add("SamplerCustomAdvanced", guider=given.guider, sampler=method["sampler"], **start)
+    decoded = flow.add("VAEDecode", samples=sampled["output"], vae=given.vae)["IMAGE"]
+    return flow.add("VIPaintCropToObservation", images=decoded, observation=given.observation)["cropped"]
 
 
 def _composited(flow: Workflow, images: Output, original: Output, mask: Output, small: bool = True) -> None:
@@ -275,44 +252,31 @@ def _composited(flow: Workflow, images: Output, original: Output, mask: Output, 
     flow.add("SaveImage", images=composited, filename_prefix="vipaint/copaint")
 
 
-def _side_by_side(
-    flow: Workflow,
-    given: _Given,
-    methods: dict[str, tuple[str, dict[str, Any]]],
-    original: Output,
-    steps: int,
-    muted: bool = False,
-) -> None:
-    """One sample of each method, and their sheet."""
-    flow.group("Four methods" if not muted else "Nine other methods (muted)", below=muted)
-    start = _start(flow, given, steps, 1, muted)
+def _side_by_side(flow: Workflow, given: _Given, original: Output) -> None:
+    """One sample of each of four methods, and their sheet."""
+    flow.group("Four methods")
+    start = _start(flow, given, steps=100, samples=1)
     results = []
-    for name, settings in methods.values():
+    for name, settings in FOUR.values():
         flow.column()
-        method = _method(flow, given, name, **settings, muted=muted)
-        results.append(_run(flow, given, method, start, muted))
-    _compared(flow, given, results, original, "\n".join(methods), muted)
+        results.append(_run(flow, given, _method(flow, given, name, **settings), start))
+    _compared(flow, given, results, original, "\n".join(FOUR))
 
 
-def _compared(
-    flow: Workflow, given: _Given, results: Sequence[Output], original: Output, names: str = "", muted: bool = False
-) -> None:
+def _compared(flow: Workflow, given: _Given, results: Sequence[Output], original: Output, names: str = "") -> None:
     flow.column()
     images = results[0]
     for more in results[1:]:
-        images = flow.add("ImageBatch", image1=images, image2=more, muted=muted)["IMAGE"]
-    compared = flow.add(
-        "VIPaintCompare", images=images, original=original, observation=given.observation, names=names, muted=muted
-    )
+        images = flow.add("ImageBatch", image1=images, image2=more)["IMAGE"]
+    compared = flow.add("VIPaintCompare", images=images, original=original, observation=given.observation, names=names)
     flow.column()
-    flow.add("SaveImage", images=compared["sheet"], filename_prefix="vipaint/methods", muted=muted)
+    flow.add("SaveImage", images=compared["sheet"], filename_prefix="vipaint/methods")
 
 
 SAMPLERS = (
     embedded_copaint_inpaint,
     embedded_copaint_outpaint,
     embedded_copaint_super_resolve,
-    embedded_methods,
     sd15_copaint_inpaint,
     sd15_copaint_outpaint,
     sd15_copaint_super_resolve,

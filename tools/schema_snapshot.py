@@ -43,6 +43,7 @@ CORE_NODES = (
     "ImageScale",
     "ImageUpscaleWithModel",
     "InpaintModelConditioning",
+    "LatentBatch",
     "LoadImage",
     "LoraLoader",
     "ModelSamplingAuraFlow",

@@ -9,7 +9,7 @@ from typing import Any
 from tools.schema_snapshot import WIDGET_TYPES, Schemas
 
 _MUTED = 2
-_WIDTH, _PADDING, _GROUP_GAP = 290, 20, 40
+WIDTH, _PADDING, _GROUP_GAP = 290, 20, 40
 _ABOVE_FIRST, _BETWEEN = 80, 60
 """Room for the titles that the browser draws above groups and nodes."""
 _MARGIN, _SLOT, _WIDGET, _TEXT_BOX, _PICTURE = 14, 20, 24, 110, 270
@@ -28,6 +28,9 @@ _MODEL_FOLDERS = {
 }
 
 
+Point = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Output:
     """One output of a node in a workflow."""
@@ -42,6 +45,16 @@ class Node:
 
     def __init__(self, entry: dict[str, Any]):
         self._entry = entry
+
+    @property
+    def position(self) -> Point:
+        """Its upper left corner."""
+        left, top = self._entry["pos"]
+        return left, top
+
+    def slot(self, name: str) -> int:
+        """The place of an input."""
+        return [socket["name"] for socket in self._entry["inputs"]].index(name)
 
     def __getitem__(self, name: str) -> Output:
         for slot, output in enumerate(self._entry["outputs"]):
@@ -58,6 +71,7 @@ class Workflow:
         self._nodes: list[dict[str, Any]] = []
         self._links: list[list[Any]] = []
         self._groups: list[dict[str, Any]] = []
+        self._routes: dict[int, tuple[Point, ...]] = {}
         self._left = self._top = 0
 
     def group(self, title: str, below: bool = False) -> None:
@@ -75,7 +89,26 @@ class Workflow:
         """Begin a column of nodes within the group."""
         bounding = self._groups[-1]["bounding"]
         self._left, self._top = bounding[0] + bounding[2], bounding[1] + _ABOVE_FIRST
-        bounding[2] += _WIDTH + _PADDING
+        bounding[2] += WIDTH + _PADDING
+
+    def frame(self, title: str, left: int, top: int, width: int) -> None:
+        """Begin a group of that width at a place of its own; :meth:`place` puts nodes into it."""
+        group = {"id": len(self._groups) + 1, "title": title, "bounding": [left, top, width, 0]}
+        self._groups.append(group | {"color": "#3f789e", "font_size": 24, "flags": {}})
+
+    def place(self, left: int, top: int) -> None:
+        """The next node is put here, those after it below."""
+        self._left, self._top = left, top
+
+    @property
+    def bottom(self) -> int:
+        """Lower edge of the last group."""
+        _, top, _, height = self._groups[-1]["bounding"]
+        return top + height
+
+    def route(self, node: Node, name: str, points: Sequence[Point]) -> None:
+        """Lead the link of a node's input through points; links of one output share those that they begin with."""
+        self._routes[node._entry["inputs"][node.slot(name)]["link"]] = tuple(points)
 
     def note(self, text: str) -> None:
         """A note for the reader, in Markdown."""
@@ -149,16 +182,34 @@ class Workflow:
             "links": self._links,
             "groups": self._groups,
             "config": {},
-            "extra": {},
+            "extra": self._extra(),
             "version": 0.4,
         }
+
+    def _extra(self) -> dict[str, Any]:
+        """The points of routed links, as the browser saves them: each with the one before, and the links through it."""
+        numbers: dict[tuple[Any, ...], int] = {}
+        reroutes: list[dict[str, Any]] = []
+        for number, source, slot, *_ in self._links:
+            points = self._routes.get(number, ())
+            for count, point in enumerate(points, 1):
+                key = (source, slot, *points[:count])
+                if key not in numbers:
+                    numbers[key] = len(numbers) + 1
+                    parent = {"parentId": numbers[key[:-1]]} if count > 1 else {}
+                    reroutes.append({"id": numbers[key], **parent, "pos": list(point), "linkIds": []})
+                reroutes[numbers[key] - 1]["linkIds"].append(number)
+        if not reroutes:
+            return {}
+        ends = {number: reroute["id"] for reroute in reroutes for number in reroute["linkIds"]}
+        return {"reroutes": reroutes, "linkExtensions": [{"id": k, "parentId": v} for k, v in sorted(ends.items())]}
 
     def _place(self, type: str, height: int) -> dict[str, Any]:
         entry: dict[str, Any] = {
             "id": len(self._nodes) + 1,
             "type": type,
             "pos": [self._left, self._top],
-            "size": [_WIDTH, height],
+            "size": [WIDTH, height],
             "flags": {},
             "order": len(self._nodes),
             "mode": 0,

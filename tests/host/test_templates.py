@@ -9,7 +9,7 @@ import pytest
 from tests.host.comfy_client import Graph, Node
 from tools.make_workflows import WORKFLOWS
 from tools.schema_snapshot import CORE_SNAPSHOT, SNAPSHOT
-from tools.workflow_prompt import as_prompt
+from tools.workflow_prompt import NOTE, as_prompt
 
 SCHEMAS = json.loads(SNAPSHOT.read_text()) | json.loads(CORE_SNAPSHOT.read_text())
 SIDE = 64
@@ -118,3 +118,9 @@ def test_a_first_run_fills_the_mask_of_the_example_and_nothing_else(client, name
     assert 0 < hidden.mean() < 1
     assert (restoration[~hidden] == image[~hidden]).all()
     assert (restoration[hidden] != image[hidden]).any()
+
+
+def test_every_node_of_the_templates_is_in_this_comfyui(client):
+    flows = [json.loads(path.read_text()) for path in WORKFLOWS.glob("*.json")]
+    used = {node["type"] for flow in flows for node in flow["nodes"]} - {NOTE}
+    assert used <= set(client.object_info())
