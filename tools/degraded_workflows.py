@@ -17,6 +17,7 @@ from tools.workflow_parts import (
     raccoon,
     sd15,
     sdxl,
+    took,
     upscaled_by_model,
 )
 
@@ -33,7 +34,8 @@ def embedded_deblur(flow: Workflow) -> None:
         "are compared with the original.\n\n"
         "- *Kernel Preview* shows the kernel of the blur.\n"
         "- *residual / noise* near 1: the sample agrees with the blurred image to within its noise.\n"
-        "- For another blur, replace *Observe: Gaussian Blur* by *Observe: Motion Blur*."
+        "- For another blur, replace *Observe: Gaussian Blur* by *Observe: Motion Blur*.\n\n"
+        f"{took(50)}"
     )
     model, label, scene = _clean_scene(flow)
     flow.group("Degrade")
@@ -49,7 +51,8 @@ def embedded_super_resolve(flow: Workflow) -> None:
     flow.note(
         "# Super-resolution in one node\n\n"
         "Press **Run**. A scene is downscaled four times, then upscaled to four samples that are consistent with the "
-        "small image. Change the **seed** for new samples."
+        "small image. Change the **seed** for new samples.\n\n"
+        f"{took(35)}"
     )
     model, label, scene = _clean_scene(flow)
     flow.group("Downscale")
@@ -83,7 +86,8 @@ def old_photo(flow: Workflow) -> None:
         "Press **Run**. The scene is blurred by camera shake, then scratched. *Observe: Chain* combines both, and "
         "VIPaint restores the image in one run.\n\n"
         "For your own photograph: load it in place of the degraded scene, paint the scratches as mask, and estimate "
-        "the blur. Remove *Compare*, which needs an original."
+        "the blur. Remove *Compare*, which needs an original.\n\n"
+        f"{took(45)}"
     )
     model, label, scene = _clean_scene(flow)
     flow.group("Degrade")
@@ -160,7 +164,8 @@ def embedded_restore_upscale(flow: Workflow) -> None:
     flow.note(
         "# Restore, then upscale\n\n"
         "Press **Run**. No download is needed. VIPaint restores a blurred, noisy scene with its known blur. ComfyUI's "
-        "*Upscale Image* then enlarges the result. In the reverse order, the blur would be enlarged too."
+        "*Upscale Image* then enlarges the result. In the reverse order, the blur would be enlarged too.\n\n"
+        f"{took(50)}"
     )
     model, label, scene = _clean_scene(flow)
     flow.group("Degrade")

@@ -109,7 +109,7 @@ def flux_inpaint(flow: Workflow) -> None:
         flow,
         "Flux dev",
         f"{_DISTILLED} *FluxGuidance* says how closely the prompt is followed.\n\n"
-        "Image size: about 1024 pixels per side. fp8 and GGUF weights work with *preset* fast.",
+        "Image size: about 1024 pixels per side. Quantised weights work too.",
         cost(balanced=4.9, fast=2.6),
     )
     name = "flux1-dev.safetensors"
@@ -126,6 +126,7 @@ def flux_inpaint(flow: Workflow) -> None:
     )
     vae = _vae(flow, "ae.safetensors", "Lumina_Image_2.0_Repackaged")
     given = prompted(flow, Models(model, clip["CLIP"], vae), raccoon(), negative=False)
+    flow.column()
     guided = flow.add("FluxGuidance", conditioning=given.positive, guidance=3.5)
     _save(flow, _inpaint(flow, given._replace(positive=guided["CONDITIONING"]), cfg=1.0))
 
@@ -138,8 +139,8 @@ def qwen_image_inpaint(flow: Workflow) -> None:
     model = _diffusion_model(flow, name, _PARTS.format(repository, "diffusion_models", name))
     clip = _text_encoder(flow, "qwen_2.5_vl_7b_fp8_scaled.safetensors", repository, "qwen_image")
     vae = _vae(flow, "qwen_image_vae.safetensors", repository)
-    shifted = flow.add("ModelSamplingAuraFlow", model=model, shift=3.1)
-    _save(flow, _inpaint(flow, prompted(flow, Models(shifted["MODEL"], clip, vae), raccoon(1328))))
+    given = prompted(flow, Models(model, clip, vae), raccoon(1328))
+    _save(flow, _inpaint(flow, _shifted(flow, given, "ModelSamplingAuraFlow", 3.1)))
 
 
 def z_image_inpaint(flow: Workflow) -> None:
@@ -155,8 +156,8 @@ def z_image_inpaint(flow: Workflow) -> None:
     model = _diffusion_model(flow, name, _PARTS.format(repository, "diffusion_models", name))
     clip = _text_encoder(flow, "qwen_3_4b.safetensors", repository, "lumina2")
     vae = _vae(flow, "ae.safetensors", repository)
-    shifted = flow.add("ModelSamplingAuraFlow", model=model, shift=3.0)
-    _save(flow, _inpaint(flow, prompted(flow, Models(shifted["MODEL"], clip, vae), raccoon(), negative=False), cfg=1.0))
+    given = prompted(flow, Models(model, clip, vae), raccoon(), negative=False)
+    _save(flow, _inpaint(flow, _shifted(flow, given, "ModelSamplingAuraFlow", 3.0), cfg=1.0))
 
 
 def wan_inpaint(flow: Workflow) -> None:
@@ -174,8 +175,8 @@ def wan_inpaint(flow: Workflow) -> None:
     model = _diffusion_model(flow, name, _PARTS.format(repository, "diffusion_models", name))
     clip = _text_encoder(flow, "umt5_xxl_fp8_e4m3fn_scaled.safetensors", repository, "wan")
     vae = _vae(flow, "wan_2.1_vae.safetensors", repository)
-    shifted = flow.add("ModelSamplingSD3", model=model, shift=8.0)
-    _save(flow, _inpaint(flow, prompted(flow, Models(shifted["MODEL"], clip, vae), raccoon(832))))
+    given = prompted(flow, Models(model, clip, vae), raccoon(832))
+    _save(flow, _inpaint(flow, _shifted(flow, given, "ModelSamplingSD3", 8.0)))
 
 
 def lora_controlnet(flow: Workflow) -> None:
@@ -282,6 +283,12 @@ def _text_encoder(flow: Workflow, name: str, repository: str, kind: str) -> Outp
 
 def _vae(flow: Workflow, name: str, repository: str) -> Output:
     return flow.add("VAELoader", vae_name=name, downloads=[_PARTS.format(repository, "vae", name)])["VAE"]
+
+
+def _shifted(flow: Workflow, given: Prompted, node: str, shift: float) -> Prompted:
+    """The model with the noise levels of ComfyUI's own template for it."""
+    flow.column()
+    return given._replace(model=flow.add(node, model=given.model, shift=shift)["MODEL"])
 
 
 def _inpaint(flow: Workflow, given: Prompted, cfg: float = 3.0) -> Node:

@@ -32,7 +32,7 @@ _BACKGROUND, _WORDS, _SMALL_WORDS, _TINT = "#1f2430", "#ffffff", "#aab4c8", "#ff
 _GREY, _FACTOR = 0x808080, 4
 
 _EMBEDDED = {
-    "embedded_inpaint": "half an image, four samples",
+    "embedded_inpaint": "inpaint half an image",
     "fit_once_sample_many": "fit once, sample many",
     "embedded_deblur": "deblur, compare",
     "embedded_super_resolve": "super-resolution, 4 times",

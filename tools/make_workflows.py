@@ -15,7 +15,7 @@ from tools.methods_workflow import embedded_methods
 from tools.sampler_workflows import SAMPLERS
 from tools.schema_snapshot import CORE_SNAPSHOT, SNAPSHOT
 from tools.workflow_graph import Workflow
-from tools.workflow_parts import add_fit, add_samples, embedded_scene
+from tools.workflow_parts import add_fit, add_samples, embedded_scene, took
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
 
@@ -31,7 +31,8 @@ def embedded_inpaint(flow: Workflow) -> None:
         "- **hole** of *Demo Scene*: another mask.\n"
         "- The curves show a fit with *iterations* above 0. The keypoint preview shows denoised predictions of four "
         "draws at each noise level.\n\n"
-        "The embedded prior supports only such scenes. For photographs, use a Stable Diffusion workflow."
+        "The embedded prior supports only such scenes. For photographs, use a Stable Diffusion workflow.\n\n"
+        f"{took(40)}"
     )
     given = embedded_scene(flow)
     fit = add_fit(flow, given)
@@ -51,7 +52,8 @@ def fit_once_sample_many(flow: Workflow) -> None:
         "2. Change a seed and run again. Only its samples are drawn; the fit is cached.\n"
         "3. After a restart: press **R** and select the file in *Load Posterior*. Un-mute the group *Load a fit* "
         "(select its nodes, Ctrl+M). Mute *Fit*, *Samples* and *More samples*.\n\n"
-        "A posterior is valid for its image, mask and model only."
+        "A posterior is valid for its image, mask and model only.\n\n"
+        f"{took(70)}"
     )
     given = embedded_scene(flow)
     fit = add_fit(flow, given)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tools.sampler_workflows import FOUR, OTHERS, STEP_SIZE
 from tools.workflow_graph import WIDTH, Node, Output, Point, Workflow
-from tools.workflow_parts import EMBEDDED, embedded_guider
+from tools.workflow_parts import EMBEDDED, embedded_guider, took
 
 _SHARED, _LINES, _ROWS = 400, 1640, 1860
 """Left edges of the nodes that all rows share, of the lines, and of the nodes in rows."""
@@ -30,7 +30,8 @@ def embedded_methods(flow: Workflow) -> None:
         "few minutes.\n\n"
         "A row is a method. What the rows share (model, image, noise, steps) comes down the lines on their left.\n\n"
         "Equal steps are not equal cost, and differ from the published numbers of steps. The help page of each sampler "
-        "lists both."
+        "lists both.\n\n"
+        f"{took(444)}"
     )
     lines = _shared(flow)
     copaint, settings = FOUR["CoPaint"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.host.comfy_client import Graph, Node
+from tests.host.graphs import right_half, with_hole
 from tools.make_workflows import WORKFLOWS
 from tools.schema_snapshot import CORE_SNAPSHOT, SNAPSHOT
 from tools.workflow_prompt import NOTE, as_prompt
@@ -124,3 +125,41 @@ def test_every_node_of_the_templates_is_in_this_comfyui(client):
     flows = [json.loads(path.read_text()) for path in WORKFLOWS.glob("*.json")]
     used = {node["type"] for flow in flows for node in flow["nodes"]} - {NOTE}
     assert used <= set(client.object_info())
+
+
+def example(client, **inputs: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Image and mask of Example Photograph, 8-bit."""
+    graph = Graph()
+    own = {}
+    if "file" in inputs:
+        loaded = graph.add("LoadImage", image=inputs.pop("file"))
+        own = {"own_image": loaded[0], "own_mask": loaded[1]}
+    node = graph.add("VIPaintExamplePhotograph", **inputs, **own)
+    image = graph.add("PreviewImage", images=node[0])
+    mask = graph.add("PreviewImage", images=graph.add("MaskToImage", mask=node[1])[0])
+    run = client.run(graph)
+    return client.images(run, image)[0], client.images(run, mask)[0, ..., 0]
+
+
+@pytest.mark.parametrize(
+    ("photograph", "size", "shape"),
+    [
+        ("cup (remove the spoon)", 512, (512, 512)),
+        ("cup (remove the spoon)", 128, (128, 128)),
+        ("raccoon (remove the blade of grass)", 1024, (768, 1024)),
+        ("raccoon (remove the blade of grass)", 2048, (1536, 2048)),
+    ],
+)
+def test_an_example_has_the_size_asked_for_and_a_small_mask_of_black_and_white(client, photograph, size, shape):
+    image, mask = example(client, photograph=photograph, size=size)
+    assert image.shape[:2] == mask.shape == shape
+    assert set(np.unique(mask)) == {0, 255}
+    assert 0.01 < (mask == 255).mean() < 0.15
+
+
+def test_the_users_photograph_and_mask_pass_unchanged(client, scene):
+    hole = right_half(scene)
+    file = client.put_image("own_photograph.png", with_hole(scene, hole))
+    image, mask = example(client, photograph="cup (remove the spoon)", size=512, file=file)
+    assert (image == scene).all()
+    assert ((mask == 255) == hole).all()
