@@ -205,8 +205,8 @@ def took(seconds: int) -> str:
 
 
 OWN_PHOTOGRAPH = (
-    "For your own photograph: select the muted *Your photograph*, press **Ctrl+M**, load the image, right-click the node, "
-    "*Open in MaskEditor*, and paint the mask."
+    "For your own photograph: select the muted *Your photograph*, press **Ctrl+M**, load the image, right-click the "
+    "node, *Open in MaskEditor*, and paint the mask."
 )
 OWN_PHOTOGRAPH_WHOLE = (
     "For your own photograph: select the muted *Your photograph*, press **Ctrl+M**, and load the image."
