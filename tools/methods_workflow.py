@@ -31,7 +31,7 @@ def embedded_methods(flow: Workflow) -> None:
         "A row is a method. What the rows share (model, image, noise, steps) comes down the lines on their left.\n\n"
         "Equal steps are not equal cost, and differ from the published numbers of steps. The help page of each sampler "
         "lists both.\n\n"
-        f"{took(444)}"
+        f"{took(135)}"
     )
     lines = _shared(flow)
     copaint, settings = FOUR["CoPaint"]

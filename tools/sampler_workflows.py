@@ -110,7 +110,7 @@ def embedded_copaint_super_resolve(flow: Workflow) -> None:
         "Press **Run**. A scene is downscaled four times, then upscaled to four samples that are compared with the "
         "original. *residual / noise* near 1: the sample agrees with the small image to within its noise. If it is far "
         "above 1, try another seed.\n\n"
-        f"{took(333)}"
+        f"{took(165)}"
     )
     flow.group("Model and image")
     model, label = embedded_model(flow)
