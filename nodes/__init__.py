@@ -29,6 +29,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .observe.inpaint import ObserveInpaint
     from .observe.noise import EstimateNoiseLevel, RobustLikelihood
     from .observe.scale import ObserveSuperResolution
+    from .photograph import ExamplePhotograph
     from .posterior import FitPosterior, SamplePosterior
     from .posterior_files import LoadPosterior, SavePosterior, register_folder
     from .restore import Deblur, SuperResolve
@@ -96,6 +97,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 RobustLikelihood,
                 GatherList,
                 ModelSize,
+                ExamplePhotograph,
             ]
 
     return VIPaintExtension()

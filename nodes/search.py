@@ -47,6 +47,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "VIPaintLoadLDMCheckpoint": ("latent diffusion", "lsun", "celeba", "imagenet", "embedded prior", "model loader"),
     "VIPaintLDMClassLabel": ("class conditioning", "imagenet class"),
     "VIPaintDemoScene": ("example image", "test image", "sample picture"),
+    "VIPaintExamplePhotograph": ("example image", "test image", "sample picture", "demo photo", "load image"),
     "VIPaintObserveGaussianBlur": _BLUR,
     "VIPaintObserveMotionBlur": (*_BLUR, "motion"),
     "VIPaintObserveKernel": _BLUR,

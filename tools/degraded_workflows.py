@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 from tools.workflow_graph import Node, Output, Workflow
-from tools.workflow_parts import embedded_guider, embedded_model, enlarge, prompted, sd15, sdxl, upscaled_by_model
+from tools.workflow_parts import (
+    OWN_PHOTOGRAPH_WHOLE,
+    SD15_COST,
+    SDXL_COST,
+    Prompted,
+    cup,
+    embedded_guider,
+    embedded_model,
+    enlarge,
+    guided,
+    prompted,
+    raccoon,
+    sd15,
+    sdxl,
+    took,
+    upscaled_by_model,
+)
+
+_BLUR_STD = 3.0
+"""In pixels, of the blur that is put on the examples. It is the default of *VIPaint Deblur*."""
 
 
 def embedded_deblur(flow: Workflow) -> None:
@@ -15,7 +34,8 @@ def embedded_deblur(flow: Workflow) -> None:
         "are compared with the original.\n\n"
         "- *Kernel Preview* shows the kernel of the blur.\n"
         "- *residual / noise* near 1: the sample agrees with the blurred image to within its noise.\n"
-        "- For another blur, replace *Observe: Gaussian Blur* by *Observe: Motion Blur*."
+        "- For another blur, replace *Observe: Gaussian Blur* by *Observe: Motion Blur*.\n\n"
+        f"{took(50)}"
     )
     model, label, scene = _clean_scene(flow)
     flow.group("Degrade")
@@ -31,7 +51,8 @@ def embedded_super_resolve(flow: Workflow) -> None:
     flow.note(
         "# Super-resolution in one node\n\n"
         "Press **Run**. A scene is downscaled four times, then upscaled to four samples that are consistent with the "
-        "small image. Change the **seed** for new samples."
+        "small image. Change the **seed** for new samples.\n\n"
+        f"{took(35)}"
     )
     model, label, scene = _clean_scene(flow)
     flow.group("Downscale")
@@ -65,7 +86,8 @@ def old_photo(flow: Workflow) -> None:
         "Press **Run**. The scene is blurred by camera shake, then scratched. *Observe: Chain* combines both, and "
         "VIPaint restores the image in one run.\n\n"
         "For your own photograph: load it in place of the degraded scene, paint the scratches as mask, and estimate "
-        "the blur. Remove *Compare*, which needs an original."
+        "the blur. Remove *Compare*, which needs an original.\n\n"
+        f"{took(45)}"
     )
     model, label, scene = _clean_scene(flow)
     flow.group("Degrade")
@@ -82,46 +104,41 @@ def old_photo(flow: Workflow) -> None:
 
 def sd15_deblur(flow: Workflow) -> None:
     """A photograph and the kernel of its blur, with Stable Diffusion 1.5: in one node, and step by step."""
-    flow.group("Read me")
-    flow.note(
-        "# Deblurring with Stable Diffusion 1.5\n\n"
-        "1. Load the blurred photograph, about 512 pixels per side, in the first *Load Image*.\n"
-        "2. Describe it in the prompt.\n"
-        "3. Set the blur in *VIPaint Deblur*: Gaussian or straight motion. With an image of the kernel (a point of "
-        "light in the photograph, on black), load it in the second *Load Image* and un-mute the group *With a kernel* "
-        "(select its nodes, Ctrl+M).\n"
-        "4. Press **Run**."
+    _read_me_of_blur(
+        flow,
+        "Stable Diffusion 1.5",
+        "With an image of the kernel (a point of light in the photograph, on black), load it in the second *Load "
+        "Image* and un-mute the group *With a kernel* (select its nodes, Ctrl+M). Image size: about 512 pixels per "
+        "side.",
+        SD15_COST,
     )
-    flow.group("Model, image, prompt")
-    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
+    given = _blurred(flow, prompted(flow, sd15(flow), cup()))
     flow.group("Deblur")
-    inputs = {"model": model, "positive": positive, "negative": negative, "vae": vae, "image": picture["IMAGE"]}
-    restored = flow.add("VIPaintDeblur", **inputs, cfg=3.0)
+    restored = flow.add("VIPaintDeblur", **given.inputs(), std=_BLUR_STD, cfg=3.0)
     flow.add("SaveImage", images=restored["images"], filename_prefix="vipaint/deblurred")
     flow.group("With a kernel (muted)", below=True)
     kernel = flow.add("LoadImage", title="Kernel", image="example.png", muted=True)
-    observation = flow.add("VIPaintObserveKernel", image=picture["IMAGE"], kernel=kernel["IMAGE"], muted=True)
-    guider = flow.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0, muted=True)
+    observation = flow.add("VIPaintObserveKernel", image=given.image, kernel=kernel["IMAGE"], muted=True)
+    guider = guided(flow, given, muted=True)
     flow.column()
-    given = {"guider": guider["GUIDER"], "vae": vae, "observation": observation["observation"]}
-    posterior = flow.add("VIPaintFitPosterior", **given, muted=True)
+    inputs = {"guider": guider, "vae": given.vae, "observation": observation["observation"]}
+    posterior = flow.add("VIPaintFitPosterior", **inputs, muted=True)
     flow.column()
-    samples = flow.add("VIPaintSamplePosterior", posterior=posterior["posterior"], **given, muted=True)
+    samples = flow.add("VIPaintSamplePosterior", posterior=posterior["posterior"], **inputs, muted=True)
     flow.add("SaveImage", images=samples["images"], filename_prefix="vipaint/deblurred", muted=True)
 
 
 def sdxl_deblur(flow: Workflow) -> None:
     """A blurred photograph with SDXL, in one node."""
-    flow.group("Read me")
-    flow.note(
-        "# Deblurring with SDXL\n\n"
-        "1. Load the blurred photograph, about 1024 pixels per side.\n"
-        "2. Describe it in the prompt.\n"
-        "3. Set the blur: out of focus (*gaussian*, std in pixels) or motion (*motion*, length and direction). Too "
-        "strong a blur gives rings, too weak a blur leaves the image soft.\n"
-        "4. Press **Run**. *Estimate Noise Level* sets the noise level, including the VAE's reconstruction error."
+    _read_me_of_blur(
+        flow,
+        "SDXL",
+        "Too strong a blur gives rings, too weak a blur leaves the image soft. *Estimate Noise Level* sets the noise "
+        "level, including the VAE's reconstruction error. Image size: about 1024 pixels per side.",
+        SDXL_COST,
     )
-    _sdxl_restored(flow, "VIPaintDeblur", "vipaint/deblurred", noise_of_vae=True)
+    given = _blurred(flow, prompted(flow, sdxl(flow), raccoon()))
+    _restored(flow, given, "VIPaintDeblur", "vipaint/deblurred", vae=given.vae)
 
 
 def sdxl_super_resolve(flow: Workflow) -> None:
@@ -129,12 +146,16 @@ def sdxl_super_resolve(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# Super-resolution with SDXL\n\n"
-        "1. Load a small image, about 256 pixels per side. It is upscaled by **factor**, four times by default.\n"
-        "2. Describe it in the prompt.\n"
-        "3. Press **Run** for four samples that are consistent with the small image. *Estimate Noise Level* sets the "
-        "noise level."
+        "1. Select your model.\n"
+        "2. Press **Run** for four samples that are consistent with the small example. It is upscaled by **factor**, "
+        "four times by default. *Estimate Noise Level* sets the noise level.\n"
+        "3. Describe the image in the prompt.\n\n"
+        f"{OWN_PHOTOGRAPH_WHOLE} It should have about 256 pixels per side.\n\n"
+        f"{SDXL_COST}"
     )
-    _sdxl_restored(flow, "VIPaintSuperResolve", "vipaint/super_resolved", noise_of_vae=False)
+    flow.group("Model, image, prompt")
+    given = prompted(flow, sdxl(flow), raccoon(256))
+    _restored(flow, given, "VIPaintSuperResolve", "vipaint/super_resolved")
 
 
 def embedded_restore_upscale(flow: Workflow) -> None:
@@ -143,7 +164,8 @@ def embedded_restore_upscale(flow: Workflow) -> None:
     flow.note(
         "# Restore, then upscale\n\n"
         "Press **Run**. No download is needed. VIPaint restores a blurred, noisy scene with its known blur. ComfyUI's "
-        "*Upscale Image* then enlarges the result. In the reverse order, the blur would be enlarged too."
+        "*Upscale Image* then enlarges the result. In the reverse order, the blur would be enlarged too.\n\n"
+        f"{took(50)}"
     )
     model, label, scene = _clean_scene(flow)
     flow.group("Degrade")
@@ -174,35 +196,63 @@ def sd15_restore_upscale(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# Restore, then upscale, with Stable Diffusion 1.5\n\n"
-        "1. Load the blurred photograph, about 512 pixels per side, and describe it in the prompt.\n"
-        "2. Set the blur in *Observe: Gaussian Blur*, or use another *Observe* node. *Estimate Noise Level* sets its "
-        "noise level. *Robust Likelihood* (muted) allows a few outlier pixels, at a cost.\n"
-        "3. Press **Run**. Every sample is upscaled four times."
+        "1. Select your models.\n"
+        "2. Press **Run**. The example is blurred, restored, and every sample upscaled four times.\n"
+        "3. Describe the image in the prompt.\n\n"
+        f"{OWN_PHOTOGRAPH_WHOLE} Bypass *Blur of the example* (Ctrl+B). Set the blur in *Observe: Gaussian Blur*, or "
+        "use another *Observe* node. *Estimate Noise Level* sets its noise level. *Robust Likelihood* (muted) allows a "
+        "few outlier pixels, at a cost. Image size: about 512 pixels per side.\n\n"
+        f"{SD15_COST} The upscaler is not counted."
     )
     flow.group("Model, image, prompt")
-    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
+    given = _blurred(flow, prompted(flow, sd15(flow), cup()))
     flow.group("Observation")
-    noise = flow.add("VIPaintEstimateNoiseLevel", image=picture["IMAGE"], vae=vae)
-    blur = flow.add("VIPaintObserveGaussianBlur", image=picture["IMAGE"], noise_level=noise["noise_level"])
+    noise = flow.add("VIPaintEstimateNoiseLevel", image=given.image, vae=given.vae)
+    blur = flow.add("VIPaintObserveGaussianBlur", image=given.image, std=_BLUR_STD, noise_level=noise["noise_level"])
     flow.add("VIPaintRobustLikelihood", observation=blur["observation"], muted=True)
-    guider = flow.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0)
+    inputs = {"guider": guided(flow, given), "vae": given.vae, "observation": blur["observation"]}
     flow.group("Restore")
-    given = {"guider": guider["GUIDER"], "vae": vae, "observation": blur["observation"]}
-    posterior = flow.add("VIPaintFitPosterior", **given)
+    posterior = flow.add("VIPaintFitPosterior", **inputs)
     flow.column()
-    restored = flow.add("VIPaintSamplePosterior", posterior=posterior["posterior"], **given)
+    restored = flow.add("VIPaintSamplePosterior", posterior=posterior["posterior"], **inputs)
     large = upscaled_by_model(flow, restored["images"])
     flow.add("SaveImage", images=large["IMAGE"], filename_prefix="vipaint/restored_upscaled")
 
 
-def _sdxl_restored(flow: Workflow, node: str, prefix: str, noise_of_vae: bool) -> None:
+def _read_me_of_blur(flow: Workflow, model: str, advice: str, cost: str) -> None:
+    """The note, and the group that begins with the models."""
+    flow.group("Read me")
+    flow.note(
+        f"# Deblurring with {model}\n\n"
+        "1. Select your model.\n"
+        "2. Press **Run**. The example is blurred, then restored.\n"
+        "3. Describe the image in the prompt.\n\n"
+        f"{OWN_PHOTOGRAPH_WHOLE} Bypass *Blur of the example* (Ctrl+B). Set the blur in *VIPaint Deblur*: out of focus "
+        "(*gaussian*, std in pixels) or motion (*motion*, length and direction).\n\n"
+        f"{advice}\n\n"
+        f"{cost}"
+    )
     flow.group("Model, image, prompt")
-    model, vae, picture, positive, negative = prompted(flow, sdxl(flow))
+
+
+def _blurred(flow: Workflow, given: Prompted) -> Prompted:
+    """The photograph, blurred."""
+    radius = 30
+    blurred = flow.add(
+        "ImageBlur",
+        title="Blur of the example",
+        image=given.image,
+        blur_radius=radius,
+        sigma=_BLUR_STD / radius,  # ComfyUI measures it in radii
+    )
+    return given._replace(image=blurred["IMAGE"])
+
+
+def _restored(flow: Workflow, given: Prompted, node: str, prefix: str, **of_noise: Output) -> None:
     flow.group("Restore")
-    noise = flow.add("VIPaintEstimateNoiseLevel", image=picture["IMAGE"], **({"vae": vae} if noise_of_vae else {}))
+    noise = flow.add("VIPaintEstimateNoiseLevel", image=given.image, **of_noise)
     flow.column()
-    inputs = {"model": model, "positive": positive, "negative": negative, "vae": vae, "image": picture["IMAGE"]}
-    restored = flow.add(node, **inputs, cfg=3.0, noise_level=noise["noise_level"])
+    restored = flow.add(node, **given.inputs(), cfg=3.0, noise_level=noise["noise_level"])
     flow.add("SaveImage", images=restored["images"], filename_prefix=prefix)
 
 

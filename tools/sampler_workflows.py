@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.workflow_graph import Node, Output, Workflow
-from tools.workflow_parts import embedded_guider, embedded_model, embedded_scene, enlarge, prompted, sd15
+from tools.workflow_parts import (
+    OWN_PHOTOGRAPH,
+    OWN_PHOTOGRAPH_WHOLE,
+    Prompted,
+    cup,
+    embedded_guider,
+    embedded_model,
+    embedded_scene,
+    enlarge,
+    guided,
+    prompted,
+    sd15,
+    took,
+)
 
 
 @dataclass(frozen=True)
@@ -20,16 +33,20 @@ class _Given:
     observation: Output
 
 
-_STEP_SIZE = 0.2
+STEP_SIZE = 0.2
 """For CoPaint with the embedded prior: in so few steps, the published 0.02 does not reach the known pixels."""
 
-_FOUR: dict[str, tuple[str, dict[str, Any]]] = {
+_COPAINT_COST = (
+    "**Cost**: as much as 27 plain generations of as many images in 28 steps; a sample of *VIPaint Inpaint* costs 3 to "
+    "6.5. Counted, not timed."
+)
+FOUR: dict[str, tuple[str, dict[str, Any]]] = {
     "CoPaint": ("VIPaintCoPaintSampler", {"preset": "fast"}),
     "DPS": ("VIPaintDPSSampler", {}),
     "RePaint": ("VIPaintRePaintSampler", {"travel_visits": 3}),
     "Blended": ("VIPaintBlendedSampler", {}),
 }
-_OTHERS = {
+OTHERS = {
     "PiGDM": ("VIPaintPiGDMSampler", {}),
     "Kalman": ("VIPaintKalmanSampler", {}),
     "PSLD": ("VIPaintPSLDSampler", {}),
@@ -52,12 +69,13 @@ def embedded_copaint_inpaint(flow: Workflow) -> None:
         "- **Steps** are set in *BasicScheduler*, the number of **samples** in *Empty Latent for Observation*.\n"
         "- *step_size* is ten times the published one, for few steps with a small model. A step that increases the "
         "loss is shortened.\n"
-        "- The help page (select the node, press **?**) compares all methods and their cost."
+        "- The help page (select the node, press **?**) compares all methods and their cost.\n\n"
+        f"{took(135)}"
     )
     model, scene, observation, guider = embedded_scene(flow)
     given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
     flow.group("CoPaint")
-    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast", step_size=_STEP_SIZE)
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast", step_size=STEP_SIZE)
     _composited(flow, _sampled(flow, given, method, steps=50, samples=4), scene["image"], scene["mask"])
 
 
@@ -68,7 +86,8 @@ def embedded_copaint_outpaint(flow: Workflow) -> None:
         "# Outpainting with CoPaint-TT\n\n"
         "Press **Run**. The centre of a scene is known, and the rest is drawn four times. *time travel* repeats every "
         "ten steps, for better joins.\n\n"
-        "Change **border** in *Make Mask* for a larger or smaller known part."
+        "Change **border** in *Make Mask* for a larger or smaller known part.\n\n"
+        "**Cost**: about three times that of *embedded_copaint_inpaint*, measured at 135 s on one core of a CPU."
     )
     flow.group("Model and image")
     model, label = embedded_model(flow)
@@ -79,7 +98,7 @@ def embedded_copaint_outpaint(flow: Workflow) -> None:
     observation = flow.add("VIPaintObserveInpaint", image=scene["image"], mask=mask["mask"], noise_level=0.02)
     given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
     flow.group("CoPaint-TT")
-    method = _method(flow, given, "VIPaintCoPaintSampler", preset="time travel", step_size=_STEP_SIZE)
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="time travel", step_size=STEP_SIZE)
     _composited(flow, _sampled(flow, given, method, steps=40, samples=4), scene["image"], mask["mask"])
 
 
@@ -90,7 +109,8 @@ def embedded_copaint_super_resolve(flow: Workflow) -> None:
         "# Super-resolution with CoPaint\n\n"
         "Press **Run**. A scene is downscaled four times, then upscaled to four samples that are compared with the "
         "original. *residual / noise* near 1: the sample agrees with the small image to within its noise. If it is far "
-        "above 1, try another seed."
+        "above 1, try another seed.\n\n"
+        f"{took(165)}"
     )
     flow.group("Model and image")
     model, label = embedded_model(flow)
@@ -106,28 +126,8 @@ def embedded_copaint_super_resolve(flow: Workflow) -> None:
     guider = embedded_guider(flow, model, label)
     given = _Given(model["model"], model["vae"], guider["GUIDER"], small["degraded_observation"])
     flow.group("CoPaint")
-    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast", step_size=_STEP_SIZE)
+    method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast", step_size=STEP_SIZE)
     _compared(flow, given, [_sampled(flow, given, method, steps=100, samples=4)], scene["image"])
-
-
-def embedded_methods(flow: Workflow) -> None:
-    """Four methods on one image, and the others muted, on the embedded prior."""
-    flow.group("Read me")
-    flow.note(
-        "# Comparison of methods\n\n"
-        "Press **Run**. Four methods inpaint the right half of a scene, from the same noise in the same 100 steps. "
-        "*Compare* shows the samples with their metrics.\n\n"
-        "The other nine are muted: select the nodes of their group and press Ctrl+M. PSLD, Kalman and ReSample take a "
-        "few minutes.\n\n"
-        "Equal steps are not equal cost, and differ from the published numbers of steps. The help page of each sampler "
-        "lists both."
-    )
-    model, scene, observation, guider = embedded_scene(flow)
-    given = _Given(model["model"], model["vae"], guider["GUIDER"], observation["observation"])
-    copaint, settings = _FOUR["CoPaint"]
-    four = _FOUR | {"CoPaint": (copaint, settings | {"step_size": _STEP_SIZE})}
-    _side_by_side(flow, given, four, scene["image"], steps=100)
-    _side_by_side(flow, given, _OTHERS, scene["image"], steps=100, muted=True)
 
 
 def sd15_copaint_inpaint(flow: Workflow) -> None:
@@ -135,20 +135,21 @@ def sd15_copaint_inpaint(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# Inpainting with CoPaint and Stable Diffusion 1.5\n\n"
-        "1. Load an image in *Load Image*, 512 to 768 pixels per side, right-click it, *Open in MaskEditor*, and paint "
-        "the mask.\n"
-        "2. Describe the **whole** image in the prompt.\n"
-        "3. Press **Run**.\n\n"
+        "1. Select your model.\n"
+        "2. Press **Run**: two samples of the example without the masked object.\n"
+        "3. Describe the **whole** image in the prompt.\n\n"
+        f"{OWN_PHOTOGRAPH} Image size: 512 to 768 pixels per side.\n\n"
         "To save memory: *batch_size* 1 and *checkpointing* on. For models without gradients, replace *CoPaint "
-        "Sampler* by *DInG Sampler*."
+        "Sampler* by *DInG Sampler*.\n\n"
+        f"{_COPAINT_COST}"
     )
     flow.group("Model, image, prompt")
-    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
-    given = _observed(flow, model, vae, positive, negative, picture["IMAGE"], picture["MASK"])
+    photograph = prompted(flow, sd15(flow), cup())
+    given = _observed(flow, photograph)
     flow.group("CoPaint")
     method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast")
     sampled = _sampled(flow, given, method, steps=100, samples=2)
-    _composited(flow, sampled, picture["IMAGE"], picture["MASK"], small=False)
+    _composited(flow, sampled, photograph.image, photograph.mask, small=False)
 
 
 def sd15_copaint_outpaint(flow: Workflow) -> None:
@@ -156,19 +157,24 @@ def sd15_copaint_outpaint(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# Outpainting with CoPaint-TT and Stable Diffusion 1.5\n\n"
-        "1. Load an image in *Load Image*, 384 to 512 pixels per side.\n"
-        "2. Set the borders in *Pad Image for Outpainting*; keep *feathering* at 0.\n"
-        "3. Describe the **whole** image in the prompt.\n"
-        "4. Press **Run**. Time travel takes twice as long as CoPaint and gives better joins."
+        "1. Select your model.\n"
+        "2. Press **Run**: the example grows to both sides. Time travel takes twice as long as CoPaint and gives "
+        "better joins.\n"
+        "3. Set the borders in *Pad Image for Outpainting*; keep *feathering* at 0.\n"
+        "4. Describe the **whole** image in the prompt.\n\n"
+        f"{OWN_PHOTOGRAPH_WHOLE} Image size: 384 to 512 pixels per side.\n\n"
+        "**Cost**: the published 250 steps cost as much as 277 plain generations of as many images in 28 steps, the "
+        "100 steps of this graph two fifths of that. Counted, not timed."
     )
     flow.group("Model, image, prompt")
-    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
-    padded = flow.add("ImagePadForOutpaint", image=picture["IMAGE"], left=128, top=0, right=128, bottom=0, feathering=0)
-    given = _observed(flow, model, vae, positive, negative, padded["IMAGE"], padded["MASK"])
+    photograph = prompted(flow, sd15(flow), cup(384))
+    padded = flow.add("ImagePadForOutpaint", image=photograph.image, left=128, top=0, right=128, bottom=0, feathering=0)
+    photograph = photograph._replace(image=padded["IMAGE"], mask=padded["MASK"])
+    given = _observed(flow, photograph)
     flow.group("CoPaint-TT")
     method = _method(flow, given, "VIPaintCoPaintSampler", preset="time travel")
     sampled = _sampled(flow, given, method, steps=100, samples=2)
-    _composited(flow, sampled, padded["IMAGE"], padded["MASK"], small=False)
+    _composited(flow, sampled, photograph.image, photograph.mask, small=False)
 
 
 def sd15_copaint_super_resolve(flow: Workflow) -> None:
@@ -176,17 +182,18 @@ def sd15_copaint_super_resolve(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# Super-resolution with CoPaint and Stable Diffusion 1.5\n\n"
-        "1. Load a small image in *Load Image*, about 128 pixels per side. It is upscaled four times.\n"
-        "2. Describe it in the prompt.\n"
-        "3. Press **Run**.\n\n"
-        "*kind* is the downscaling method: bicubic as in image editors, average as in sensors."
+        "1. Select your model.\n"
+        "2. Press **Run**: the small example is upscaled four times.\n"
+        "3. Describe the image in the prompt.\n\n"
+        f"{OWN_PHOTOGRAPH_WHOLE} It should have about 128 pixels per side.\n\n"
+        "*kind* is the downscaling method: bicubic as in image editors, average as in sensors.\n\n"
+        f"{_COPAINT_COST}"
     )
     flow.group("Model, image, prompt")
-    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
+    photograph = prompted(flow, sd15(flow), cup(128))
     flow.group("Observation")
-    observation = flow.add("VIPaintObserveSuperResolution", image=picture["IMAGE"])
-    guider = flow.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0)
-    given = _Given(model, vae, guider["GUIDER"], observation["observation"])
+    observation = flow.add("VIPaintObserveSuperResolution", image=photograph.image)
+    given = _Given(photograph.model, photograph.vae, guided(flow, photograph), observation["observation"])
     flow.group("CoPaint")
     method = _method(flow, given, "VIPaintCoPaintSampler", preset="fast")
     restored = _sampled(flow, given, method, steps=100, samples=2)
@@ -198,24 +205,23 @@ def sd15_methods(flow: Workflow) -> None:
     flow.group("Read me")
     flow.note(
         "# Comparison of methods with Stable Diffusion 1.5\n\n"
-        "1. Load a whole image in *Load Image*, 512 pixels per side, and paint the area to hide as its mask.\n"
-        "2. Describe it in the prompt.\n"
-        "3. Press **Run**. Four methods restore it from the same noise in the same 100 steps. *Compare* shows the "
-        "samples with their metrics and the original."
+        "1. Select your model.\n"
+        "2. Press **Run**. Four methods restore what the mask hides, from the same noise in the same 100 steps. "
+        "*Compare* shows the samples with their metrics and the original.\n"
+        "3. Describe the image in the prompt.\n\n"
+        f"{OWN_PHOTOGRAPH} Image size: 512 pixels per side.\n\n"
+        "**Cost**: CoPaint costs as much as 27 plain generations of one image in 28 steps, DPS about 18, RePaint about "
+        "11, Blended about 4. Counted, not timed."
     )
     flow.group("Model, image, prompt")
-    model, vae, picture, positive, negative = prompted(flow, sd15(flow))
-    given = _observed(flow, model, vae, positive, negative, picture["IMAGE"], picture["MASK"])
-    _side_by_side(flow, given, _FOUR, picture["IMAGE"], steps=100)
+    photograph = prompted(flow, sd15(flow), cup())
+    _side_by_side(flow, _observed(flow, photograph), photograph.image)
 
 
-def _observed(
-    flow: Workflow, model: Output, vae: Output, positive: Output, negative: Output, image: Output, mask: Output
-) -> _Given:
+def _observed(flow: Workflow, photograph: Prompted) -> _Given:
     flow.group("Observation")
-    observation = flow.add("VIPaintObserveInpaint", image=image, mask=mask)
-    guider = flow.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0)
-    return _Given(model, vae, guider["GUIDER"], observation["observation"])
+    observation = flow.add("VIPaintObserveInpaint", image=photograph.image, mask=photograph.mask)
+    return _Given(photograph.model, photograph.vae, guided(flow, photograph), observation["observation"])
 
 
 def _method(flow: Workflow, given: _Given, name: str, **settings: Any) -> Node:
@@ -229,20 +235,17 @@ def _sampled(flow: Workflow, given: _Given, method: Node, steps: int, samples: i
     return _run(flow, given, method, start)
 
 
-def _start(flow: Workflow, given: _Given, steps: int, samples: int, muted: bool = False) -> dict[str, Output]:
-    sigmas = flow.add("BasicScheduler", model=given.model, scheduler="simple", steps=steps, denoise=1.0, muted=muted)
-    noise = flow.add("RandomNoise", noise_seed=0, muted=muted)
-    latent = flow.add(
-        "VIPaintEmptyLatent", observation=given.observation, vae=given.vae, num_samples=samples, muted=muted
-    )
+def _start(flow: Workflow, given: _Given, steps: int, samples: int) -> dict[str, Output]:
+    sigmas = flow.add("BasicScheduler", model=given.model, scheduler="simple", steps=steps, denoise=1.0)
+    noise = flow.add("RandomNoise", noise_seed=0)
+    latent = flow.add("VIPaintEmptyLatent", observation=given.observation, vae=given.vae, num_samples=samples)
     return {"sigmas": sigmas["SIGMAS"], "noise": noise["NOISE"], "latent_image": latent["latent"]}
 
 
-def _run(flow: Workflow, given: _Given, method: Node, start: dict[str, Output], muted: bool = False) -> Output:
-    sampled = flow.add("SamplerCustomAdvanced", guider=given.guider, sampler=method["sampler"], **start, muted=muted)
-    decoded = flow.add("VAEDecode", samples=sampled["output"], vae=given.vae, muted=muted)["IMAGE"]
-    cropped = flow.add("VIPaintCropToObservation", images=decoded, observation=given.observation, muted=muted)
-    return cropped["cropped"]
+def _run(flow: Workflow, given: _Given, method: Node, start: dict[str, Output]) -> Output:
+    sampled = flow.add("SamplerCustomAdvanced", guider=given.guider, sampler=method["sampler"], **start)
+    decoded = flow.add("VAEDecode", samples=sampled["output"], vae=given.vae)["IMAGE"]
+    return flow.add("VIPaintCropToObservation", images=decoded, observation=given.observation)["cropped"]
 
 
 def _composited(flow: Workflow, images: Output, original: Output, mask: Output, small: bool = True) -> None:
@@ -253,44 +256,31 @@ def _composited(flow: Workflow, images: Output, original: Output, mask: Output, 
     flow.add("SaveImage", images=composited, filename_prefix="vipaint/copaint")
 
 
-def _side_by_side(
-    flow: Workflow,
-    given: _Given,
-    methods: dict[str, tuple[str, dict[str, Any]]],
-    original: Output,
-    steps: int,
-    muted: bool = False,
-) -> None:
-    """One sample of each method, and their sheet."""
-    flow.group("Four methods" if not muted else "Nine other methods (muted)", below=muted)
-    start = _start(flow, given, steps, 1, muted)
+def _side_by_side(flow: Workflow, given: _Given, original: Output) -> None:
+    """One sample of each of four methods, and their sheet."""
+    flow.group("Four methods")
+    start = _start(flow, given, steps=100, samples=1)
     results = []
-    for name, settings in methods.values():
+    for name, settings in FOUR.values():
         flow.column()
-        method = _method(flow, given, name, **settings, muted=muted)
-        results.append(_run(flow, given, method, start, muted))
-    _compared(flow, given, results, original, "\n".join(methods), muted)
+        results.append(_run(flow, given, _method(flow, given, name, **settings), start))
+    _compared(flow, given, results, original, "\n".join(FOUR))
 
 
-def _compared(
-    flow: Workflow, given: _Given, results: Sequence[Output], original: Output, names: str = "", muted: bool = False
-) -> None:
+def _compared(flow: Workflow, given: _Given, results: Sequence[Output], original: Output, names: str = "") -> None:
     flow.column()
     images = results[0]
     for more in results[1:]:
-        images = flow.add("ImageBatch", image1=images, image2=more, muted=muted)["IMAGE"]
-    compared = flow.add(
-        "VIPaintCompare", images=images, original=original, observation=given.observation, names=names, muted=muted
-    )
+        images = flow.add("ImageBatch", image1=images, image2=more)["IMAGE"]
+    compared = flow.add("VIPaintCompare", images=images, original=original, observation=given.observation, names=names)
     flow.column()
-    flow.add("SaveImage", images=compared["sheet"], filename_prefix="vipaint/methods", muted=muted)
+    flow.add("SaveImage", images=compared["sheet"], filename_prefix="vipaint/methods")
 
 
 SAMPLERS = (
     embedded_copaint_inpaint,
     embedded_copaint_outpaint,
     embedded_copaint_super_resolve,
-    embedded_methods,
     sd15_copaint_inpaint,
     sd15_copaint_outpaint,
     sd15_copaint_super_resolve,

@@ -28,24 +28,35 @@ SNAPSHOT, CORE_SNAPSHOT = FOLDER / "schemas.json", FOLDER / "core_schemas.json"
 CATEGORY = "VIPaint"
 CORE_NODES = (
     "BasicScheduler",
+    "Canny",
     "CFGGuider",
     "CheckpointLoaderSimple",
+    "CLIPLoader",
     "CLIPTextEncode",
     "ControlNetApplyAdvanced",
     "ControlNetLoader",
+    "DualCLIPLoader",
+    "FluxGuidance",
     "GrowMask",
     "ImageBatch",
+    "ImageBlur",
     "ImagePadForOutpaint",
     "ImageScale",
     "ImageUpscaleWithModel",
+    "InpaintModelConditioning",
+    "LatentBatch",
     "LoadImage",
     "LoraLoader",
+    "ModelSamplingAuraFlow",
+    "ModelSamplingSD3",
     "PreviewImage",
     "RandomNoise",
     "SamplerCustomAdvanced",
     "SaveImage",
+    "UNETLoader",
     "UpscaleModelLoader",
     "VAEDecode",
+    "VAELoader",
 )
 WIDGET_TYPES = ("BOOLEAN", "COMBO", "FLOAT", "INT", "STRING")
 """Inputs of these types have a value of their own; all others need a link."""
@@ -53,7 +64,19 @@ WIDGET_TYPES = ("BOOLEAN", "COMBO", "FLOAT", "INT", "STRING")
 FILES = ["files"]
 """In place of the options of an input that lists what is on the user's disk."""
 
-_FILE_INPUTS = ("ckpt_name", "control_net_name", "file", "image", "lora_name", "model_name")
+_FILE_INPUTS = (
+    "ckpt_name",
+    "clip_name",
+    "clip_name1",
+    "clip_name2",
+    "control_net_name",
+    "file",
+    "image",
+    "lora_name",
+    "model_name",
+    "unet_name",
+    "vae_name",
+)
 _FACTS = ("default", "min", "max", "options")
 _FLAGS = ("multiline", "control_after_generate", "image_upload")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tools.schema_snapshot import WIDGET_TYPES, Schemas
 
 _MUTED = 2
-_WIDTH, _PADDING, _GROUP_GAP = 290, 20, 40
+WIDTH, _PADDING, _GROUP_GAP = 290, 20, 40
 _ABOVE_FIRST, _BETWEEN = 80, 60
 """Room for the titles that the browser draws above groups and nodes."""
 _MARGIN, _SLOT, _WIDGET, _BADGE, _TEXT_LINE, _TEXT_BOX, _PICTURE = 14, 20, 28, 24, 8, 82, 270
@@ -40,10 +41,17 @@ _NOTE_MARGIN, _LETTERS_A_LINE, _LINE = 34, 48, 20
 _NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 _MODEL_FOLDERS = {
     "CheckpointLoaderSimple": "checkpoints",
+    "CLIPLoader": "text_encoders",
     "ControlNetLoader": "controlnet",
+    "DualCLIPLoader": "text_encoders",
     "LoraLoader": "loras",
+    "UNETLoader": "diffusion_models",
     "UpscaleModelLoader": "upscale_models",
+    "VAELoader": "vae",
 }
+
+
+Point = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,16 @@ class Node:
         """Its id in the workflow."""
         return self._entry["id"]
 
+    @property
+    def position(self) -> Point:
+        """Its upper left corner."""
+        left, top = self._entry["pos"]
+        return left, top
+
+    def slot(self, name: str) -> int:
+        """The place of an input."""
+        return [socket["name"] for socket in self._entry["inputs"]].index(name)
+
     def __getitem__(self, name: str) -> Output:
         for slot, output in enumerate(self._entry["outputs"]):
             if output["name"] == name:
@@ -81,6 +99,7 @@ class Workflow:
         self._nodes: list[dict[str, Any]] = []
         self._links: list[list[Any]] = []
         self._groups: list[dict[str, Any]] = []
+        self._routes: dict[int, tuple[Point, ...]] = {}
         self._left = self._top = 0
 
     def group(self, title: str, below: bool = False) -> None:
@@ -98,7 +117,26 @@ class Workflow:
         """Begin a column of nodes within the group."""
         bounding = self._groups[-1]["bounding"]
         self._left, self._top = bounding[0] + bounding[2], bounding[1] + _ABOVE_FIRST
-        bounding[2] += _WIDTH + _PADDING
+        bounding[2] += WIDTH + _PADDING
+
+    def frame(self, title: str, left: int, top: int, width: int) -> None:
+        """Begin a group of that width at a place of its own; :meth:`place` puts nodes into it."""
+        group = {"id": len(self._groups) + 1, "title": title, "bounding": [left, top, width, 0]}
+        self._groups.append(group | {"color": "#3f789e", "font_size": 24, "flags": {}})
+
+    def place(self, left: int, top: int) -> None:
+        """The next node is put here, those after it below."""
+        self._left, self._top = left, top
+
+    @property
+    def bottom(self) -> int:
+        """Lower edge of the last group."""
+        _, top, _, height = self._groups[-1]["bounding"]
+        return top + height
+
+    def route(self, node: Node, name: str, points: Sequence[Point]) -> None:
+        """Lead the link of a node's input through points; links of one output share those that they begin with."""
+        self._routes[node._entry["inputs"][node.slot(name)]["link"]] = tuple(points)
 
     def note(self, text: str) -> None:
         """A note for the reader, in Markdown."""
@@ -107,13 +145,20 @@ class Workflow:
         entry |= {"title": "Note", "widgets_values": [text]} | _NOTE_COLOURS
 
     def add(
-        self, type: str, *, title: str = "", muted: bool = False, download: str = "", **inputs: Output | Any
+        self,
+        type: str,
+        /,
+        *,
+        title: str = "",
+        muted: bool = False,
+        downloads: Sequence[str] = (),
+        **inputs: Output | Any,
     ) -> Node:
         """A node below the last one.
 
         Args:
             muted: not run until the user asks for it.
-            download: address of the file that the node's first widget names; the browser offers it where it lacks.
+            downloads: addresses of the files that the node's first widgets name; the browser offers those that lack.
             inputs: links to other nodes' outputs, and widget values; widgets not given keep their defaults.
 
         Raises:
@@ -146,9 +191,11 @@ class Workflow:
             entry["title"] = title
         if muted:
             entry["mode"] = _MUTED
-        if download:
-            model = {"name": values[0], "url": download, "directory": _MODEL_FOLDERS[type]}
-            entry["properties"]["models"] = [model]
+        if downloads:
+            entry["properties"]["models"] = [
+                {"name": name, "url": url, "directory": _MODEL_FOLDERS[type]}
+                for name, url in zip(values, downloads, strict=False)
+            ]
         return Node(entry)
 
     def link(self, source: Output, node: int, slot: int) -> int:
@@ -168,9 +215,27 @@ class Workflow:
             "links": self._links,
             "groups": self._groups,
             "config": {},
-            "extra": {},
+            "extra": self._extra(),
             "version": 0.4,
         }
+
+    def _extra(self) -> dict[str, Any]:
+        """The points of routed links, as the browser saves them: each with the one before, and the links through it."""
+        numbers: dict[tuple[Any, ...], int] = {}
+        reroutes: list[dict[str, Any]] = []
+        for number, source, slot, *_ in self._links:
+            points = self._routes.get(number, ())
+            for count, point in enumerate(points, 1):
+                key = (source, slot, *points[:count])
+                if key not in numbers:
+                    numbers[key] = len(numbers) + 1
+                    parent = {"parentId": numbers[key[:-1]]} if count > 1 else {}
+                    reroutes.append({"id": numbers[key], **parent, "pos": list(point), "linkIds": []})
+                reroutes[numbers[key] - 1]["linkIds"].append(number)
+        if not reroutes:
+            return {}
+        ends = {number: reroute["id"] for reroute in reroutes for number in reroute["linkIds"]}
+        return {"reroutes": reroutes, "linkExtensions": [{"id": k, "parentId": v} for k, v in sorted(ends.items())]}
 
     def _place(self, type: str, height: int) -> dict[str, Any]:
         needed, bounding = height + _BELOW.get(type, 0), self._groups[-1]["bounding"]
@@ -180,7 +245,7 @@ class Workflow:
             "id": len(self._nodes) + 1,
             "type": type,
             "pos": [self._left, self._top],
-            "size": [_WIDTH, height],
+            "size": [WIDTH, height],
             "flags": {},
             "order": len(self._nodes),
             "mode": 0,

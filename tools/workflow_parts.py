@@ -7,6 +7,49 @@ from typing import NamedTuple
 from tools.workflow_graph import Node, Output, Workflow
 
 EMBEDDED = "embedded prior (64x64 scenes)"
+_CUP, _RACCOON = "cup (remove the spoon)", "raccoon (remove the blade of grass)"
+
+
+class Example(NamedTuple):
+    """A setting of *Example Photograph*, and a prompt for it."""
+
+    photograph: str
+    size: int
+    prompt: str
+
+
+class Models(NamedTuple):
+    """The outputs of loaders."""
+
+    model: Output
+    clip: Output
+    vae: Output
+
+
+class Prompted(NamedTuple):
+    """What a restoration of a photograph needs."""
+
+    model: Output
+    vae: Output
+    image: Output
+    mask: Output
+    positive: Output
+    negative: Output | None
+
+    def inputs(self) -> dict[str, Output]:
+        """Those of a node for one task, but for the mask."""
+        given = {"model": self.model, "positive": self.positive, "vae": self.vae, "image": self.image}
+        return given if self.negative is None else given | {"negative": self.negative}
+
+
+def cup(size: int = 512) -> Example:
+    """The example for models of 512 pixels."""
+    return Example(_CUP, size, "a photograph of a cup of espresso on a red saucer on a wooden table, sharp")
+
+
+def raccoon(size: int = 1024) -> Example:
+    """The example for models of 1024 pixels."""
+    return Example(_RACCOON, size, "a photograph of a raccoon among green leaves, sharp")
 
 
 class EmbeddedScene(NamedTuple):
@@ -92,42 +135,81 @@ def enlarge(flow: Workflow, image: Output, muted: bool = False) -> Node:
     )
 
 
-def sd15(flow: Workflow) -> Node:
+def sd15(flow: Workflow) -> Models:
     """Stable Diffusion 1.5."""
     name = "v1-5-pruned-emaonly-fp16.safetensors"
-    address = f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{name}"
-    return flow.add("CheckpointLoaderSimple", ckpt_name=name, download=address)
+    return checkpoint(flow, name, f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{name}")
 
 
-def sdxl(flow: Workflow) -> Node:
+def sdxl(flow: Workflow) -> Models:
     """SDXL."""
     name = "sd_xl_base_1.0.safetensors"
-    address = f"https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/{name}"
-    return flow.add("CheckpointLoaderSimple", ckpt_name=name, download=address)
+    return checkpoint(
+        flow, name, f"https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/{name}"
+    )
+
+
+def checkpoint(flow: Workflow, name: str, address: str) -> Models:
+    """All models of a checkpoint file."""
+    loader = flow.add("CheckpointLoaderSimple", ckpt_name=name, downloads=[address])
+    return Models(loader["MODEL"], loader["CLIP"], loader["VAE"])
 
 
 def upscaled_by_model(flow: Workflow, image: Output) -> Node:
     """An image upscaled by a model."""
     flow.group("Upscale")
-    upscaler = flow.add(
-        "UpscaleModelLoader",
-        model_name="RealESRGAN_x4plus.safetensors",
-        download="https://huggingface.co/Comfy-Org/Real-ESRGAN_repackaged/resolve/main/RealESRGAN_x4plus.safetensors",
-    )
+    name = "RealESRGAN_x4plus.safetensors"
+    address = f"https://huggingface.co/Comfy-Org/Real-ESRGAN_repackaged/resolve/main/{name}"
+    upscaler = flow.add("UpscaleModelLoader", model_name=name, downloads=[address])
     flow.column()
     return flow.add("ImageUpscaleWithModel", upscale_model=upscaler["UPSCALE_MODEL"], image=image)
 
 
-def picture_and_prompts(flow: Workflow, clip: Output) -> tuple[Node, Node, Node]:
-    """An image and two prompts."""
-    picture = flow.add("LoadImage", image="example.png")
+def prompted(flow: Workflow, models: Models, example: Example, negative: bool = True) -> Prompted:
+    """A photograph and its prompts: the user's, muted, the example that stands in for it, and texts."""
+    own = flow.add("LoadImage", title="Your photograph (muted)", image="example.png", muted=True)
     flow.column()
-    positive = flow.add("CLIPTextEncode", title="Prompt", clip=clip, text="a photograph, sharp")
-    negative = flow.add("CLIPTextEncode", title="Negative prompt", clip=clip, text="blurry, watermark, text")
-    return picture, positive, negative
+    picture = flow.add(
+        "VIPaintExamplePhotograph",
+        photograph=example.photograph,
+        size=example.size,
+        own_image=own["IMAGE"],
+        own_mask=own["MASK"],
+    )
+    prompt = _prompt(flow, models.clip, "Prompt", example.prompt)
+    unwanted = _prompt(flow, models.clip, "Negative prompt", "blurry, watermark, text") if negative else None
+    return Prompted(models.model, models.vae, picture["image"], picture["mask"], prompt, unwanted)
 
 
-def prompted(flow: Workflow, checkpoint: Node) -> tuple[Output, Output, Node, Output, Output]:
-    """Model, VAE, image and both conditions of a checkpoint."""
-    picture, positive, negative = picture_and_prompts(flow, checkpoint["CLIP"])
-    return checkpoint["MODEL"], checkpoint["VAE"], picture, positive["CONDITIONING"], negative["CONDITIONING"]
+def guided(flow: Workflow, given: Prompted, muted: bool = False) -> Output:
+    """The model with both prompts, as a GUIDER."""
+    conditions = {"positive": given.positive, "negative": given.negative}
+    return flow.add("CFGGuider", model=given.model, **conditions, cfg=3.0, muted=muted)["GUIDER"]
+
+
+def _prompt(flow: Workflow, clip: Output, title: str, text: str) -> Output:
+    return flow.add("CLIPTextEncode", title=title, clip=clip, text=text)["CONDITIONING"]
+
+
+def cost(*, balanced: float, fast: float) -> str:
+    """The cost of a run with the default preset, for the note of a workflow."""
+    return (
+        f"**Cost**: four samples cost as much as {balanced:g} plain generations of four images in 28 steps; with "
+        f"*preset* fast, {fast:g}. Counted, not timed."
+    )
+
+
+def took(seconds: int) -> str:
+    """The cost of a run on the embedded prior, for the note of a workflow."""
+    return f"**Cost**: about {seconds} s on one core of a CPU, measured."
+
+
+OWN_PHOTOGRAPH = (
+    "For your own photograph: select the muted *Your photograph*, press **Ctrl+M**, load the image, right-click the "
+    "node, *Open in MaskEditor*, and paint the mask."
+)
+OWN_PHOTOGRAPH_WHOLE = (
+    "For your own photograph: select the muted *Your photograph*, press **Ctrl+M**, and load the image."
+)
+SD15_COST = cost(balanced=6.5, fast=3)
+SDXL_COST = cost(balanced=5.3, fast=2.6)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import copy
 import json
-from itertools import combinations
+import re
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tools.make_workflows import ALL, WORKFLOWS
 from tools.schema_snapshot import CORE_SNAPSHOT, FILES, SNAPSHOT, WIDGET_TYPES
-from tools.workflow_graph import Workflow
+from tools.workflow_graph import WIDTH, Workflow
+from tools.workflow_prompt import MUTED, NOTE, OPTIONAL, as_prompt
 
 OWN = json.loads(SNAPSHOT.read_text())
 SCHEMAS = OWN | json.loads(CORE_SNAPSHOT.read_text())
-NOTE = "MarkdownNote"
-"""The one node that exists in the browser only."""
-MUTED = 2
 NAMES = [build.__name__ for build in ALL]
+EMBEDDED = "embedded prior (64x64 scenes)"
+ON_EMBEDDED = [name for name in NAMES if EMBEDDED in (WORKFLOWS / f"{name}.json").read_text()]
+OF_PHOTOGRAPHS = [name for name in NAMES if name not in ON_EMBEDDED]
+FIRST_SLOT, SLOT, TITLE = 14, 20, 30
 
 Flow = dict[str, Any]
 
@@ -98,8 +102,8 @@ def _link_problems(link: list[Any], nodes: dict[int, Flow]) -> list[str]:
         found.append(f"joins {output['type']} and {socket['type']} as {kind}")
     if number not in output["links"] or number != socket["link"]:
         found.append("is not known to both of its ends")
-    if nodes[source]["mode"] == MUTED != nodes[target]["mode"]:
-        found.append("leads from a muted node to one that runs")
+    if nodes[source]["mode"] == MUTED != nodes[target]["mode"] and socket.get("shape") != OPTIONAL:
+        found.append("leads from a muted node to one that needs it")
     return found
 
 
@@ -150,7 +154,117 @@ def test_what_runs_on_any_install_names_no_file_of_the_user(name):
     for node in load(name)["nodes"]:
         widgets = SCHEMAS.get(node["type"], {"inputs": []})["inputs"]
         if node["mode"] != MUTED and any(slot.get("options") == FILES for slot in widgets):
-            assert node["widgets_values"] == ["embedded prior (64x64 scenes)"]
+            assert node["widgets_values"] == [EMBEDDED]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_note_says_what_a_run_costs(name):
+    note = load(name)["nodes"][0]["widgets_values"][0]
+    cost = note.partition("**Cost**: ")[2]
+    assert re.search(r"\d", cost)
+    assert ("measured" if name in ON_EMBEDDED else "ounted") in cost
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_thumbnails_are_square_and_small(name):
+    path = WORKFLOWS / f"{name}.jpg"
+    with Image.open(path) as thumbnail:
+        assert thumbnail.width == thumbnail.height >= 400
+    assert path.stat().st_size < 40_000
+
+
+@pytest.mark.parametrize("name", OF_PHOTOGRAPHS)
+def test_a_first_run_has_an_example_photograph_and_needs_no_file_of_the_user(name):
+    prompt = as_prompt(load(name), SCHEMAS)
+    kinds = [node["class_type"] for node in prompt.values()]
+    assert kinds.count("VIPaintExamplePhotograph") == 1
+    assert "LoadImage" not in kinds
+
+
+@pytest.mark.parametrize("name", OF_PHOTOGRAPHS)
+def test_a_first_run_of_inpainting_has_a_mask(name):
+    prompt = as_prompt(load(name), SCHEMAS)
+    for node in prompt.values():
+        if node["class_type"] in ("VIPaintInpaint", "VIPaintObserveInpaint"):
+            sources = {prompt[node["inputs"][link][0]]["class_type"] for link in ("image", "mask")}
+            assert len(sources) == 1
+            assert sources <= {"VIPaintExamplePhotograph", "ImagePadForOutpaint", "VIPaintCropForInpaint"}
+
+
+@pytest.mark.parametrize("name", OF_PHOTOGRAPHS)
+def test_the_users_photograph_takes_the_place_of_the_example_when_unmuted(name):
+    flow = load(name)
+    (own,) = (node for node in flow["nodes"] if node.get("title") == "Your photograph (muted)")
+    own["mode"] = 0
+    (example,) = (
+        node for node in as_prompt(flow, SCHEMAS).values() if node["class_type"] == "VIPaintExamplePhotograph"
+    )
+    assert example["inputs"]["own_image"] == [str(own["id"]), 0]
+    assert example["inputs"]["own_mask"] == [str(own["id"]), 1]
+
+
+@pytest.mark.parametrize("name", OF_PHOTOGRAPHS)
+def test_every_model_file_has_an_address_and_a_folder(name):
+    for node in load(name)["nodes"]:
+        if node["type"].endswith(("Loader", "LoaderSimple")):
+            widgets = [slot for slot in SCHEMAS[node["type"]]["inputs"] if slot["type"] in WIDGET_TYPES]
+            files = [
+                value
+                for slot, value in zip(widgets, node["widgets_values"], strict=True)
+                if slot["name"].removesuffix("1").removesuffix("2").endswith("_name")
+            ]
+            models = node["properties"]["models"]
+            assert [model["name"] for model in models] == files
+            for model in models:
+                assert model["directory"]
+                assert model["url"].endswith(f"/{model['name']}") or model["url"].startswith("https://civitai.com/api/")
+
+
+def _lines(flow: Flow) -> list[tuple[int, int, list[tuple[float, float]]]]:
+    """Of each link, the ends' ids and the corners of its line."""
+    nodes = {node["id"]: node for node in flow["nodes"]}
+    reroutes = {reroute["id"]: reroute for reroute in flow["extra"].get("reroutes", ())}
+    last = {end["id"]: end["parentId"] for end in flow["extra"].get("linkExtensions", ())}
+    lines = []
+    for number, source, out, target, into, _ in flow["links"]:
+        points, reroute = [], last.get(number)
+        while reroute is not None:
+            assert number in reroutes[reroute]["linkIds"]
+            points.insert(0, tuple(reroutes[reroute]["pos"]))
+            reroute = reroutes[reroute].get("parentId")
+        (x, y), (to_x, to_y) = nodes[source]["pos"], nodes[target]["pos"]
+        start = (x + WIDTH, y + FIRST_SLOT + SLOT * out)
+        lines.append((source, target, [start, *points, (to_x, to_y + FIRST_SLOT + SLOT * into)]))
+    return lines
+
+
+def _crosses(a: tuple[float, float], b: tuple[float, float], node: Flow) -> bool:
+    """Whether the straight line from a to b meets a node or its title."""
+    (left, top), (width, height) = node["pos"], node["size"]
+    steps = [(a[0] + (b[0] - a[0]) * step / 200, a[1] + (b[1] - a[1]) * step / 200) for step in range(201)]
+    return any(left < x < left + width and top - TITLE < y < top + height for x, y in steps)
+
+
+def test_lines_of_the_comparison_of_methods_cross_no_node():
+    flow = load("embedded_methods")
+    for source, target, line in _lines(flow):
+        for node in flow["nodes"]:
+            if node["id"] not in (source, target):
+                assert not any(_crosses(a, b, node) for a, b in pairwise(line)), (source, target, node["type"])
+
+
+def test_the_comparison_of_methods_has_a_row_for_each():
+    flow = load("embedded_methods")
+    rows = [
+        group for group in flow["groups"] if group["bounding"][0] > max(g["bounding"][0] for g in flow["groups"][:3])
+    ]
+    samplers = [node for node in flow["nodes"] if node["type"].endswith("Sampler")]
+    tops = [group["bounding"][1] for group in rows]
+    assert tops == sorted(tops)
+    assert len(rows) == len(samplers) == 13
+    for group, sampler in zip(rows, samplers, strict=True):
+        _, top, _, height = group["bounding"]
+        assert top < sampler["pos"][1] < sampler["pos"][1] + sampler["size"][1] <= top + height
 
 
 def _node(flow: Flow, type: str) -> Flow:

@@ -5,7 +5,7 @@ from .counting import TestCountCells, TestCountedCells
 from .gradient import TestPlainGradient
 from .hooks import TestFingerprint, TestHooks, TestLinkedValue
 from .memory import TestPackMemory
-from .networks import TestTinyModel, TestTinyVAE
+from .networks import TestTinyModel, TestTinyVAE, TestTinyVideoVAE
 from .pack_gradient import TestPackCondition, TestPackGradient
 from .reused_buffer import TestReusedWeightBuffer
 from .seen import TestPackSeen
@@ -31,5 +31,6 @@ _NODES = (
     TestSpoiltModel,
     TestTinyModel,
     TestTinyVAE,
+    TestTinyVideoVAE,
 )
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in _NODES}

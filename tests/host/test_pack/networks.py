@@ -12,6 +12,7 @@ import comfy.ldm.models.autoencoder
 import comfy.ldm.modules.diffusionmodules.openaimodel
 import comfy.ldm.qwen_image.model
 import comfy.ldm.wan.model
+import comfy.ldm.wan.vae
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
@@ -141,6 +142,15 @@ _AUTOENCODER = {
     "attn_resolutions": [],
     "dropout": 0.0,
 }
+_VIDEO_AUTOENCODER = {
+    "dim": 16,
+    "z_dim": 16,
+    "dim_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_scales": [],
+    "temperal_downsample": [False, True, True],
+    "dropout": 0.0,
+}
 
 
 class TestTinyModel:
@@ -180,6 +190,21 @@ class TestTinyVAE:
         if dtype:
             network.decoder.conv_out.weight.data.fill_(torch.nan)
         return (comfy.sd.VAE(sd=network.state_dict(), config={"params": settings}, dtype=dtype),)
+
+
+class TestTinyVideoVAE:
+    """VAE of Wan 2.1 and Qwen-Image, a sixth as wide in newer ComfyUI: 16 channels, latents with frames."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = CATEGORY, "build", ("VAE",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"seed": integer(0)}}
+
+    def build(self, seed):
+        network = comfy.ldm.wan.vae.WanVAE(**_VIDEO_AUTOENCODER)
+        _fill(network, seed)
+        return (comfy.sd.VAE(sd=network.state_dict()),)
 
 
 def _accepted(parameters_of, settings):
