@@ -49,6 +49,20 @@ def test_what_a_brush_covers_is_removed(client, scene, hidden):
     assert np.abs(results[0] - scene)[:, known].max() <= 1
 
 
+@pytest.mark.parametrize("node", ["VIPaintObserveInpaint", "VIPaintCropForInpaint"])
+def test_paint_of_the_mask_editor_in_the_image_is_told(client, scene, node):
+    settings = {"VIPaintObserveInpaint": {"noise_level": 0.05}}.get(node, {"size": 64, "context": 0.5, "enlarge": 2.0})
+    graph, hidden, told = Graph(), brush(1.0, 0), {}
+    for name, pixels in {"plain": scene, "painted": painted(scene, hidden, 0)[..., :3]}.items():
+        picture = client.put_image(f"paint_{name}.png", np.dstack([pixels, np.uint8(255 * (1 - hidden))]))
+        image = graph.add("LoadImage", image=picture)
+        told[name] = graph.add(node, image=image[0], mask=image[1], **settings)
+        graph.add("PreviewAny", source=told[name][0])
+    texts = client.run(graph).texts()
+    assert "looks painted over under the mask" in texts[told["painted"].id]
+    assert "painted" not in texts.get(told["plain"].id, "")
+
+
 @pytest.mark.parametrize("method", ["VIPaintDInGSampler", "VIPaintKalmanSampler"])
 def test_a_sampler_with_sides_that_the_model_does_not_take(client, scene, method):
     cut = scene[:58, :61]

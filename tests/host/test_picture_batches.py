@@ -81,7 +81,6 @@ def restored(graph: Graph, client, way: str, image: Link, mask: Link, noise_leve
             image=image,
             mask=mask,
             **(INPAINT | {"num_samples": 1, "noise_level": noise_level}),
-            crop=False,
         )
         return [save(graph, image=node[0]), save(graph, latent=node[1])]
     guider = graph.add("CFGGuider", model=loader[0], **conditions, cfg=1.0)[0]
@@ -142,6 +141,22 @@ def test_every_picture_of_a_batch_is_inpainted_as_alone(client, pictures, holes,
         kept = torch.from_numpy(~holes[k if each else 0])
         original = torch.from_numpy(picture.copy()) / 255.0
         assert (filled[k] == original)[:, kept].all()
+
+
+def test_every_large_picture_of_a_batch_is_cropped_as_alone(client, scene):
+    """The second one has two windows."""
+    large = [np.kron(part, np.ones((3, 3, 1), np.uint8)) for part in (scene, scene[::-1])]
+    hidden = np.zeros((2, 192, 192), dtype=bool)
+    hidden[:, 8:24, 8:24] = hidden[1, 168:184, 168:184] = True
+
+    def work(graph, which):
+        image = images(graph, client, [large[k] for k in which])
+        return restored(graph, client, "all-in-one", image, masks(graph, client, hidden[which]))[:1]
+
+    (filled,) = together_and_alone(client, work)
+    for k, picture in enumerate(large):
+        original = torch.from_numpy(picture.copy()) / 255.0
+        assert (filled[k] == original)[:, torch.from_numpy(~hidden[k])].all()
 
 
 @pytest.mark.parametrize("kind", DEGRADED)
