@@ -12,6 +12,7 @@ from playwright.sync_api import ConsoleMessage, Page
 
 Graph = dict[str, Any]
 EMPTY: Graph = {"nodes": [], "links": [], "groups": [], "last_node_id": 0, "last_link_id": 0, "version": 0.4}
+PACK = "/extensions/vipaint/"
 CHROMIUM = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
 VUE_NODES = "Comfy.VueNodes.Enabled"
 """The setting of the newer rendering of nodes."""
@@ -73,16 +74,17 @@ class Frontend:
 
     Attributes:
         version: of the frontend, such as (1, 49, 6).
-        errors: what the pack's own files logged as errors, and exceptions that no file caught.
+        errors: errors that the pack's own files logged or did not catch.
     """
 
     def __init__(self, page: Page, url: str):
         self.page, self.errors, self._newer = page, list[str](), False
         page.on("console", self._listen)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", lambda error: self.errors.extend([error.stack] if PACK in error.stack else []))
         page.goto(url)
         page.wait_for_function(_READY, timeout=120_000)
         page.wait_for_timeout(2000)
+        page.keyboard.press("Escape")  # the templates, which a new user is shown
         self.version = tuple(map(int, page.evaluate("window.__COMFYUI_FRONTEND_VERSION__").split(".")))
 
     def set(self, setting: str, value: Any) -> None:
@@ -152,5 +154,5 @@ class Frontend:
         self.page.wait_for_timeout(1200)
 
     def _listen(self, message: ConsoleMessage) -> None:
-        if message.type == "error" and "vipaint" in f"{message.location['url']} {message.text}".lower():
+        if message.type == "error" and PACK in f"{message.location['url']} {message.text}":
             self.errors.append(message.text)
