@@ -33,7 +33,7 @@ RESTORATIONS = {
 _SAMPLES = 4
 """Samples of which a preset gives the cost."""
 PRESET_TOOLTIP = "Cost of four samples in plain generations. " + " ".join(
-    f"{name}: {preset.purpose}, {max(preset.cost):.2g}." for name, preset in PRESETS.items()
+    f"{name}: {preset.purpose}, {max(preset.cost):.3g}." for name, preset in PRESETS.items()
 )
 
 

@@ -138,7 +138,9 @@ def _executing() -> tuple[str, _Shown]:
 
 def _send(node: str, texts: list[str]) -> None:
     server = PromptServer.instance
-    server.send_progress_text("\n".join(texts), node, server.client_id)
+    # The newer frontend reads texts as Markdown: these keep its lines and columns.
+    text = "\n".join(texts).replace("  ", "\N{NO-BREAK SPACE} ").replace("\n", "  \n")
+    server.send_progress_text(text, node, server.client_id)
 
 
 @contextmanager

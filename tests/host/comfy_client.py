@@ -54,6 +54,11 @@ class Graph:
         return node
 
 
+def plain(text: str) -> str:
+    """A text that was pushed to a node, without the signs that keep its lines and columns in Markdown."""
+    return text.replace("  \n", "\n").replace("\N{NO-BREAK SPACE}", " ")
+
+
 @dataclass(frozen=True)
 class Run:
     """What a finished prompt left behind.
@@ -84,7 +89,8 @@ class Run:
 
     def texts(self) -> dict[str, str]:
         """The last text that was pushed for each node, by node id."""
-        return {e["data"]["node"]: e["data"]["text"] for e in self.events if e["type"] == "progress_text"}
+        pushed = [e["data"] for e in self.events if e["type"] == "progress_text"]
+        return {text["node"]: plain(text["text"]) for text in pushed}
 
     def previews(self) -> int:
         """How many pictures were pushed while it ran."""

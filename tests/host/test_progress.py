@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.host.comfy_client import Graph, Node, Run
+from tests.host.comfy_client import Graph, Node, Run, plain
 from tests.host.graphs import inpaint, restoration, right_half, with_hole
 
 STAGE = re.compile(r"^(Fit|Sampling) \d of \d: ")
@@ -22,7 +22,7 @@ def bar(run: Run, node: Node) -> list[float]:
 def texts(run: Run, node: Node) -> list[str]:
     """The last lines of the texts of a node, without repetition."""
     shown = [e["data"] for e in run.events if e["type"] == "progress_text"]
-    return list(dict.fromkeys(text["text"].split("\n")[-1] for text in shown if text["node"] == node.id))
+    return list(dict.fromkeys(plain(text["text"]).split("\n")[-1] for text in shown if text["node"] == node.id))
 
 
 @pytest.fixture
