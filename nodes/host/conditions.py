@@ -141,7 +141,8 @@ class MovedConditions:
         if control is None or id(control) in self._controls:
             return self._controls.get(id(control))
         moved = self._controls[id(control)] = control.copy()
-        moved.cond_hint_original = self._part.of_centred(control.cond_hint_original)
+        if control.cond_hint_original is not None:  # some of custom packs have none
+            moved.cond_hint_original = self._part.of_centred(control.cond_hint_original)
         moved.extra_concat_orig = [self._part.of_centred(plane) for plane in control.extra_concat_orig]
         moved.set_previous_controlnet(self._control(control.previous_controlnet))
         return moved
