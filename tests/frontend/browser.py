@@ -97,7 +97,8 @@ class Frontend:
         self.set(VUE_NODES, newer)
 
     def open(self, graph: Graph) -> None:
-        """Open a workflow and let its nodes take their sizes."""
+        """Open a workflow and let its nodes take their sizes; from here on, errors are those of this workflow."""
+        self.errors.clear()
         self.page.evaluate(_OPEN, graph)
         self.page.wait_for_timeout(1500)
 
