@@ -141,8 +141,8 @@ def test_an_all_in_one_node_shows_the_notices_and_reports_of_its_parts(client, s
     mask = graph.add("LoadImage", image=large)
     graph.prompt[node.id]["inputs"]["mask"] = mask[1]
     lines = client.run(graph).texts()[node.id].split("\n")
-    assert [line.split(" ")[0] for line in lines] == ["Notice:", "Fit:", "Sampling:"]
-    assert "128x128" in lines[0]
+    assert [line.split(" ")[0] for line in lines] == ["Cost", "Notice:", "Fit:", "Sampling:"]
+    assert "128x128" in lines[1]
 
 
 def test_texts_of_another_run_are_not_repeated(client, picture):
@@ -150,7 +150,7 @@ def test_texts_of_another_run_are_not_repeated(client, picture):
         graph = Graph()
         node, _ = inpaint(graph, picture, num_samples=1, seed=seed)
         lines = client.run(graph).texts()[node.id].split("\n")
-    assert [line.split(" ")[0] for line in lines] == ["Sampling:"]
+    assert [line.split(" ")[0] for line in lines] == ["Cost", "Sampling:"]
 
 
 def test_an_error_is_shown_without_a_module_path(client, scene):
