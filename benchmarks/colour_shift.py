@@ -7,16 +7,12 @@ The arguments are those of ``benchmarks.linear_decoder``. A photograph that is e
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-from benchmarks.linear_decoder import Autoencoder
+from benchmarks.linear_decoder import from_arguments
 from benchmarks.report import RESULTS
 from vipaint_ops.images import masks
-from vipaint_ops.images.pictures import load_image
 
 _LEVELS = 127.5
 """Levels of 255 to a unit of [-1, 1]."""
@@ -47,13 +43,8 @@ def shift(sample: Tensor, picture: Tensor, mask: Tensor) -> float:
 @torch.no_grad()
 def main() -> None:
     """Measure, print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("comfyui", "weights", "photographs"):
-        parser.add_argument(name, type=Path)
-    options = parser.parse_args()
-    photographs = [load_image(path) for path in sorted(options.photographs.glob("*.png"))]
+    prior, photographs = from_arguments(__doc__)
     side = photographs[0].shape[-1]
-    prior = Autoencoder(options.comfyui.expanduser(), options.weights, side)
     samples = [prior.decode(prior.encode(photograph)) for photograph in photographs]
     lines = [
         "# Colour shift of a real autoencoder in a hole",

@@ -99,14 +99,19 @@ def adjoint_error(linear: LinearDecoder, shape: tuple[int, ...]) -> float:
     return (difference.abs() / (image.norm() * x.norm())).item()
 
 
-def main() -> None:
-    """Measure, print, and write the table and the raw numbers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def from_arguments(description: str | None) -> tuple[Autoencoder, list[Tensor]]:
+    """The autoencoder and the photographs of the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("comfyui", "weights", "photographs"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
     photographs = [load_image(path) for path in sorted(options.photographs.glob("*.png"))]
-    prior = Autoencoder(options.comfyui.expanduser(), options.weights, photographs[0].shape[-1])
+    return Autoencoder(options.comfyui.expanduser(), options.weights, photographs[0].shape[-1]), photographs
+
+
+def main() -> None:
+    """Measure, print, and write the table and the raw numbers."""
+    prior, photographs = from_arguments(__doc__)
     counted = CountedPrior(prior)
     usual = linear_decoder(counted)
     assert usual is not None

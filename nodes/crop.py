@@ -18,7 +18,7 @@ from .gather import list_output
 from .host.conditions import MovedConditions, Part
 from .host.vae import HostVAE
 from .pictures import images as to_images
-from .pictures import observed, pictures, warn_of_paint
+from .pictures import masked_picture, pictures
 from .search import schema
 from .shown import noticed, plan, with_text
 
@@ -110,17 +110,17 @@ class CropForInpaint(io.ComfyNode):
     def execute(
         cls, image, mask, size, context, enlarge, keep_small=False, positive=(), negative=(), vae=None
     ) -> io.NodeOutput:
-        originals = pictures(image)
+        images = each_image([image])
         with noticed() as notices:
-            masks = per_image(_known, {"image": each_image([image]), "mask": each_mask([mask])}, {})
+            masked = per_image(masked_picture, {"image": images, "mask": each_mask([mask])}, {})
         config = windows.WindowConfig(size=size, context=context, enlarge=enlarge)
-        small = keep_small and originals[0, 0].numel() <= size**2
+        small = keep_small and image[0, ..., 0].numel() <= size**2
         cuts, parts, conditions = [], [], []
-        for shown, original, known in zip(image, originals.split(1), masks, strict=True):
+        for shown, (original, known) in zip(images, masked, strict=True):
             with torch.inference_mode(False):
                 found = [windows.whole_window(known)] if small else windows.find_windows(known, config)
                 parts += [windows.crop(original, known, window) for window in found]
-            cuts.append(Cut(shown[None, ..., :3].expand(1, *shown.shape[:2], 3), known, found))
+            cuts.append(Cut(shown[..., :3].expand(*shown.shape[:3], 3), known, found))
             for moved in (_conditions_in(window, known, vae) for window in found):
                 conditions.append((moved.conditioning(positive), moved.conditioning(negative)))
         plan(items=len(parts))
@@ -132,12 +132,6 @@ class CropForInpaint(io.ComfyNode):
             cuts,
             *map(list, zip(*conditions, strict=True)),
         )
-
-
-def _known(image: Tensor, mask: Tensor) -> Tensor:
-    known = observed(mask, *image.shape[1:3])
-    warn_of_paint(pictures(image), known)
-    return known
 
 
 def _conditions_in(window: windows.Window, known: Tensor, vae: Any) -> MovedConditions:

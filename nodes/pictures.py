@@ -75,17 +75,15 @@ def mask_of(mask: Tensor) -> Tensor:
 
 
 def observed(mask: Tensor, height: int, width: int, greys: bool = False) -> Tensor:
-    """The library's mask, ``[1, 1, height, width]``, of a MASK for an image of that size.
+    """The library's mask, ``[1, 1, height, width]``, of a MASK of one image of that size.
 
     Args:
         greys: keep them, for blending; else they are hidden.
 
     Raises:
-        InputError: nothing masked, everything masked, NaN or another range, several masks, or another aspect ratio.
+        InputError: nothing masked, everything masked, NaN or another range, or another aspect ratio.
     """
     known = mask_of(mask)
-    if len(known) > 1:
-        raise InputError(f"mask is a batch of {len(known)}; use the mask of the image")
     with torch.inference_mode(False):
         hard = evidence(known)
         if hard.all():
@@ -98,11 +96,20 @@ def observed(mask: Tensor, height: int, width: int, greys: bool = False) -> Tens
         return (masks.fit_greys if greys else masks.fit_mask)(known, height, width)
 
 
-def warn_of_paint(picture: Tensor, known: Tensor) -> None:
-    """Say if an image seems to have the paint of its mask in its colours."""
+def masked_picture(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The picture of an IMAGE of one image, and the library's mask of its MASK.
+
+    It is said if the image seems to have the paint of its mask in its colours.
+
+    Raises:
+        InputError: as :func:`pictures` and :func:`observed`.
+    """
+    picture = pictures(image)
+    known = observed(mask, *picture.shape[2:])
     if painted(picture, known):
         warnings.warn(
             "the image looks painted over under the mask, as by some versions of the mask editor. These pixels are not "
             "used. If paint shows beside the mask, grow the mask or load the image again",
             stacklevel=2,
         )
+    return picture, known

@@ -13,7 +13,7 @@ from ...vipaint_ops.measurement.observation import Observation
 from ...vipaint_ops.operators import Inpainting, Operator
 from ..batches import each_image, each_mask, per_image
 from ..gather import list_output
-from ..pictures import observed, pictures, warn_of_paint
+from ..pictures import masked_picture, pictures
 from ..search import schema
 from ..shown import noticed, plan, with_text
 from ..sockets import ObservationSocket
@@ -95,7 +95,5 @@ class ObserveInpaint(io.ComfyNode):
 
 
 def _known_pixels(image: Tensor, mask: Tensor, noise_level: float) -> Observation:
-    picture = pictures(image)
-    known = observed(mask, *picture.shape[2:])
-    warn_of_paint(picture, known)
+    picture, known = masked_picture(image, mask)
     return Observation(known * picture, Inpainting(known), noise_level)
