@@ -20,7 +20,7 @@ from .host.vae import HostVAE
 from .pictures import images as to_images
 from .pictures import masked_picture, pictures
 from .search import schema
-from .shown import noticed, plan, with_text
+from .shown import noticed, plan_items, with_text
 
 StitchSocket = io.Custom("VIPAINT_STITCH")
 
@@ -123,7 +123,7 @@ class CropForInpaint(io.ComfyNode):
             cuts.append(Cut(shown[..., :3].expand(*shown.shape[:3], 3), known, found))
             for moved in (_conditions_in(window, known, vae) for window in found):
                 conditions.append((moved.conditioning(positive), moved.conditioning(negative)))
-        plan(items=len(parts))
+        plan_items(len(parts))
         text = "" if small else _windows_text([part.shape[2:] for part, _ in parts])
         return with_text(
             "\n".join(filter(None, [*notices, text])),

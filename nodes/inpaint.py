@@ -13,7 +13,7 @@ from .observe.inpaint import noise_input
 from .posterior import VAE_TOOLTIP
 from .presets import PRESET_TOOLTIP, RESTORATIONS, check_choice, expected_cost, fit_share
 from .search import schema
-from .shown import plan, show
+from .shown import plan_fit, show
 from .sockets import SEED
 
 LINK = {"rawLink": True}
@@ -82,7 +82,7 @@ def restore(
     ``guidance`` are the other inputs of CFGGuider.
     """
     check_choice("preset", preset, RESTORATIONS)
-    plan(items=1, fit_share=fit_share(preset, num_samples))
+    plan_fit(fit_share(preset, num_samples))
     show(
         f"Cost ({preset}): about {expected_cost(preset, num_samples):.0f} times an image of KSampler in 28 steps, for "
         "each image or window"

@@ -29,8 +29,8 @@ class _Shown:
 
     Attributes:
         texts: reports and notices of the prompt, by the part and the place in a list of what they are about.
-        fit_share: share of the fit in a run that samples, too; None for nodes that do one of them.
-        items: pictures or windows, one after the other.
+        fit_share: share of the fit in a prompt that samples, too; None for nodes that do one of them.
+        items: pictures or windows, one after the other. It outlives the prompt, as the outputs that were counted do.
     """
 
     prompt: str = ""
@@ -71,12 +71,14 @@ def show(text: str) -> None:
     _send(node, shown.lines())
 
 
-def plan(items: int, fit_share: float | None = None) -> None:
-    """Say what the bar of a node has to count: items, and for nodes that fit and sample the share of the fit."""
-    _, shown = _executing()
-    shown.items = items
-    if fit_share is not None:
-        shown.fit_share = fit_share
+def plan_items(count: int) -> None:
+    """Say how many pictures or windows the node fits and samples, if it does both."""
+    _executing()[1].items = count
+
+
+def plan_fit(share: float) -> None:
+    """Say that the node fits and samples, and the share of the fit in its bar."""
+    _executing()[1].fit_share = share
 
 
 class Stages:
@@ -92,6 +94,7 @@ class Stages:
         self._name, self._shares, self._first = name, shares, first
         self._node, self._shown = _executing()
         self._item = get_executing_context().list_index or 0
+        self._items = 1 if self._shown.fit_share is None else self._shown.items
         self._began = self._said = time.monotonic()
         self._stage = "loading the model"
         self._say(self._stage)
@@ -104,8 +107,7 @@ class Stages:
         left = (time.monotonic() - self._began) * (1 - here) / here
         step = min(progress.step + 1, progress.total)
         self._stage = f"{_STAGES[progress.stage]}, step {step} of {progress.total}, {_duration(left)} left"
-        items = self._shown.items
-        whole = (min(self._item, items - 1) + here) / items
+        whole = (min(self._item, self._items - 1) + here) / self._items
         share = self._shown.fit_share
         if share is None:
             return whole
@@ -118,7 +120,7 @@ class Stages:
 
     def _say(self, text: str) -> None:
         self._said = time.monotonic()
-        item = f" {self._item + 1} of {self._shown.items}" if self._shown.items > 1 else ""
+        item = f" {self._item + 1} of {self._items}" if self._items > 1 else ""
         _send(self._node, [*self._shown.lines(), f"{self._name}{item}: {text}"])
 
 
@@ -132,7 +134,7 @@ def _executing() -> tuple[str, _Shown]:
     node = get_progress_state().dynprompt.get_display_node_id(context.node_id)
     shown = _shown.setdefault(node, _Shown())
     if shown.prompt != context.prompt_id:
-        shown.prompt, shown.texts = context.prompt_id, {}
+        shown.prompt, shown.texts, shown.fit_share = context.prompt_id, {}, None
     return node, shown
 
 

@@ -15,7 +15,7 @@ from ..batches import each_image, each_mask, per_image
 from ..gather import list_output
 from ..pictures import masked_picture, pictures
 from ..search import schema
-from ..shown import noticed, plan, with_text
+from ..shown import noticed, plan_items, with_text
 from ..sockets import ObservationSocket
 
 NOISE_TOOLTIP = (
@@ -57,7 +57,7 @@ def observe(
     with torch.inference_mode(False):
         lists = settings | {"noise_level": noise_level}
         observations = per_image(observation, {"image": each_image(image)}, lists)
-    plan(items=len(observations))
+    plan_items(len(observations))
     return io.NodeOutput(observations)
 
 
@@ -89,8 +89,7 @@ class ObserveInpaint(io.ComfyNode):
         lists = {"image": each_image(image), "mask": each_mask(mask)}
         with noticed() as notices, torch.inference_mode(False):
             observations = per_image(_known_pixels, lists, {"noise_level": noise_level})
-        if len(observations) > 1:
-            plan(items=len(observations))
+        plan_items(len(observations))
         return with_text("\n".join(notices), observations)
 
 
