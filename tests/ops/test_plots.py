@@ -134,3 +134,12 @@ def test_matplotlib_is_loaded_on_use_only_and_without_pyplot():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_heat_map_is_brighter_where_the_values_are_larger():
+    values = torch.linspace(0, 2, 20).reshape(1, 1, 2, 10)
+    pixels = plots.heat_map(values, largest=1.0)
+    light = pixels.astype(float).sum(-1).ravel()
+    assert pixels.shape == (2, 10, 3)
+    assert (np.diff(light[:10]) > 0).all()
+    assert (pixels[1] == pixels[1, 1]).all()

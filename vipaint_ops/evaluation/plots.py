@@ -96,6 +96,19 @@ def show_hole(picture: Tensor, mask: Tensor) -> Tensor:
     return mask * picture.where(mask > 0, 0) + (1 - mask) * stripe
 
 
+def heat_map(values: Tensor, largest: float) -> Pixels:
+    """A map of numbers from 0 (black) to ``largest`` (pale yellow), in matplotlib's colours *inferno*.
+
+    Args:
+        values: ``[1, 1, height, width]``.
+        largest: positive; values above are clamped.
+    """
+    from matplotlib import colormaps
+
+    shares = (values[0, 0] / largest).clamp(0, 1).cpu().numpy()
+    return colormaps["inferno"](shares, bytes=True)[..., :3].copy()
+
+
 def fit_curves(history: Sequence[Mapping[str, float]]) -> Pixels:
     """The terms of the bound over the iterations of a fit, in nats, one panel each.
 
