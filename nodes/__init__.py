@@ -14,6 +14,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     from comfy_api.v0_0_2 import ComfyExtension, io
 
     from ..vipaint_ops.errors import InputError
+    from .checks import checked
     from .compare import Compare
     from .composite import CompositeObserved, CropToObservation
     from .crop import CropForInpaint, Stitch
@@ -53,7 +54,7 @@ async def comfy_entrypoint() -> ComfyExtension:
 
     class VIPaintExtension(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
-            return [
+            nodes = [
                 Inpaint,
                 ObserveInpaint,
                 FitPosterior,
@@ -99,5 +100,6 @@ async def comfy_entrypoint() -> ComfyExtension:
                 ModelSize,
                 ExamplePhotograph,
             ]
+            return [*map(checked, nodes)]
 
     return VIPaintExtension()

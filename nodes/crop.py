@@ -43,6 +43,9 @@ class Cut:
 class CropForInpaint(io.ComfyNode):
     """Windows around the masked areas of a large image."""
 
+    open_inputs = frozenset({"size"})
+    """Model Size gives larger sizes than the widget, for models whose picture is not to be cropped."""
+
     @classmethod
     def define_schema(cls):
         return schema(

@@ -11,7 +11,7 @@ from .composite import FEATHER_TOOLTIP, MATCH_TOOLTIP
 from .gather import expanded, list_output
 from .observe.inpaint import noise_input
 from .posterior import VAE_TOOLTIP
-from .presets import PRESET_TOOLTIP, RESTORATIONS, check_choice, expected_cost, fit_share
+from .presets import PRESET_TOOLTIP, RESTORATIONS, expected_cost, fit_share
 from .search import schema
 from .shown import plan_fit, show
 from .sockets import SEED
@@ -81,7 +81,6 @@ def restore(
 
     ``guidance`` are the other inputs of CFGGuider.
     """
-    check_choice("preset", preset, RESTORATIONS)
     plan_fit(fit_share(preset, num_samples))
     show(
         f"Cost ({preset}): about {expected_cost(preset, num_samples):.0f} times an image of KSampler in 28 steps, for "

@@ -7,6 +7,7 @@ a MASK 1 is the area to fill; in library masks 1 is observed.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,21 +23,64 @@ PICTURE_MULTIPLES = (8, 16, 32)
 """Sides of images that models take are multiples of one of these."""
 
 
+def check_image(image: Any, name: str) -> None:
+    """Refuse what is no IMAGE. ``name`` is that of the input.
+
+    Raises:
+        InputError: not a tensor of floating-point numbers, of another shape than ``[batch, height, width, channels]``
+            with 1, 3 or 4 channels, without pixels, NaN, or another range of values.
+    """
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        raise InputError(f"{name} is {_kind(image)}; connect an image, whose values are floating-point numbers")
+    if image.ndim != 4:
+        raise InputError(f"{name} has shape {tuple(image.shape)}; an image is [batch, height, width, channels]")
+    _check_size(image, name)
+    if image.shape[-1] not in (1, 3, 4):
+        raise InputError(f"{name} has {image.shape[-1]} channels; use an RGB image")
+    values = image.float()
+    if not values.isfinite().all():
+        raise InputError(f"{name} contains NaN or infinite values: check the node that made it")
+    low, high = values.min().item(), values.max().item()
+    if low < LOWEST or high > HIGHEST:
+        raise InputError(f"{name} has values from {low:.3g} to {high:.3g}; ComfyUI's images lie in [0, 1]")
+
+
+def check_mask(mask: Any, name: str = "mask") -> None:
+    """Refuse what is no MASK: ``[height, width]``, ``[batch, height, width]`` or ``[batch, 1, height, width]``.
+
+    Raises:
+        InputError: not a tensor of real numbers, of another shape, without pixels, NaN, or values far outside [0, 1].
+    """
+    if not isinstance(mask, Tensor) or mask.is_complex():
+        raise InputError(f"{name} is {_kind(mask)}; connect a mask")
+    if mask.ndim not in (2, 3, 4) or (mask.ndim == 4 and mask.shape[1] != 1):
+        raise InputError(f"{name} has shape {tuple(mask.shape)}; a mask is [batch, height, width]")
+    _check_size(mask, name)
+    values = mask.float()
+    if not values.isfinite().all() or values.min() < LOWEST or values.max() > HIGHEST:
+        raise InputError(f"{name} has values outside [0, 1]: 1 is the area to fill, 0 the known pixels")
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor of {str(value.dtype).removeprefix('torch.')}" if isinstance(value, Tensor) else repr(value)[:60]
+
+
+def _check_size(tensor: Tensor, name: str) -> None:
+    if len(tensor) == 0:
+        raise InputError(f"{name} is an empty batch: check the node that made it")
+    if tensor.numel() == 0:
+        raise InputError(f"{name} has shape {tuple(tensor.shape)}, without pixels: check the node that made it")
+
+
 def pictures(image: Tensor, name: str = "image") -> Tensor:
     """``[batch, 3, height, width]`` in [-1, 1]; a copy that supports gradients. ``name`` is that of the input.
 
     Raises:
-        InputError: NaN, another range of values, or another number of channels than 1, 3 or 4.
+        InputError: as :func:`check_image`.
     """
+    check_image(image, name)
     with torch.inference_mode(False):
         image = image.clone().float()
-        if not image.isfinite().all():
-            raise InputError(f"{name} contains NaN or infinite values: check the node that made it")
-        low, high = image.min().item(), image.max().item()
-        if low < LOWEST or high > HIGHEST:
-            raise InputError(f"{name} has values from {low:.3g} to {high:.3g}; ComfyUI's images lie in [0, 1]")
-        if image.shape[-1] not in (1, 3, 4):
-            raise InputError(f"{name} has {image.shape[-1]} channels; use an RGB image")
         colours = image.expand(*image.shape[:-1], 3) if image.shape[-1] == 1 else image[..., :3]
         return 2 * colours.clamp(0, 1).movedim(-1, 1).contiguous() - 1
 
@@ -65,12 +109,11 @@ def mask_of(mask: Tensor) -> Tensor:
     """The library's mask of a MASK: 1 observed, ``[batch, 1, height, width]``; a copy that supports gradients.
 
     Raises:
-        InputError: NaN or values far outside [0, 1].
+        InputError: as :func:`check_mask`.
     """
+    check_mask(mask)
     with torch.inference_mode(False):
         mask = mask.clone().float()
-        if not mask.isfinite().all() or mask.min() < LOWEST or mask.max() > HIGHEST:
-            raise InputError("mask has values outside [0, 1]: 1 is the area to fill, 0 the known pixels")
         return 1 - mask.clamp(0, 1).reshape(-1, 1, *mask.shape[-2:])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def _find(name: str) -> Path | None:
     # With the root as its start, no name leads out of its folder.
     inside = os.path.relpath(os.path.join(os.sep, name.removeprefix(_SAVED)), os.sep)
     paths = [Path(folder, inside) for folder in folders]
-    return next((path for path in paths if path.suffix == _SUFFIX and path.is_file()), None)
+    return next((path for path in paths if path.suffix == _SUFFIX and os.path.isfile(path)), None)
 
 
 class SavePosterior(io.ComfyNode):
@@ -83,6 +82,8 @@ class SavePosterior(io.ComfyNode):
 class LoadPosterior(io.ComfyNode):
     """Loads a posterior."""
 
+    open_inputs = frozenset({"file"})
+
     @classmethod
     def define_schema(cls):
         return schema(
@@ -103,12 +104,12 @@ class LoadPosterior(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file=None):
         # ComfyUI passes None for an input with a link. Its own check would refuse files newer than its list.
-        return True if file is None or _find(file) else _missing(file)
+        return True if file is None or (isinstance(file, str) and _find(file)) else _missing(file)
 
     @classmethod
     def fingerprint_inputs(cls, file):
         path = None if file is None else _find(file)
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+        return f"{path.stat().st_mtime_ns} {path.stat().st_size}" if path else ""
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 from typing import Any
 
 from ..vipaint_ops.errors import InputError
@@ -62,7 +61,6 @@ def fit_config(
     Raises:
         InputError: keypoints that are not decreasing times in (0, 1].
     """
-    check_choice("preset", preset, FITS)
     changes = {name: value for name, value in given.items() if value}
     if times := parse_keypoints(keypoints):
         changes["keypoints"] = times
@@ -83,7 +81,6 @@ def refine_config(
     Raises:
         InputError: particles with another guidance than kalman.
     """
-    check_choice("guidance", guidance, GUIDANCE)
     config = dataclasses.replace(
         GUIDANCE[guidance], batch_size=min(batch_size or num_samples, num_samples), particles=particles
     )
@@ -108,13 +105,3 @@ def expected_cost(preset: str, num_samples: int) -> float:
     """The cost of a preset in plain generations of one image, with its fit."""
     four = _SAMPLES * max(PRESETS[preset].cost)
     return four * (1 - fit_share(preset, _SAMPLES)) / (1 - fit_share(preset, num_samples)) * num_samples / _SAMPLES
-
-
-def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Check the value of a combo, which older ComfyUI versions do not check.
-
-    Raises:
-        InputError: the value of the input ``name`` is none of ``choices``.
-    """
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}")

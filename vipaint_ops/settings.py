@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .errors import InputError
+
+_LARGEST = 2**64 - 1
+"""Largest integer of a setting: that of a seed."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open else value >= self.low
-        return math.isfinite(value) and above and value <= self.high
+        return above and value <= self.high and abs(value) <= (_LARGEST if self.whole else sys.float_info.max)
 
     def __str__(self) -> str:
         if self.open and self.low == 0 and self.high == math.inf:

@@ -77,8 +77,18 @@ def _about(path: str) -> Iterator[None]:
         raise InputError(f"checkpoint {path!r} cannot be loaded here: {reason}. {_SUPPORTED}") from error
 
 
+def _checkpoints() -> list[str]:
+    """Names of the checkpoint files; none if the disk cannot be read."""
+    try:
+        return folder_paths.get_filename_list("checkpoints")
+    except OSError:
+        return []
+
+
 class LoadLDMCheckpoint(io.ComfyNode):
     """A latent diffusion checkpoint as MODEL and VAE."""
+
+    open_inputs = frozenset({"ckpt_name"})
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -91,7 +101,7 @@ class LoadLDMCheckpoint(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
-                    options=[EMBEDDED, *folder_paths.get_filename_list("checkpoints")],
+                    options=[EMBEDDED, *_checkpoints()],
                     tooltip="The embedded prior (64 x 64 images, no file needed) or a file in models/checkpoints.",
                 )
             ],
@@ -104,7 +114,9 @@ class LoadLDMCheckpoint(io.ComfyNode):
     @classmethod
     def execute(cls, ckpt_name: str) -> io.NodeOutput:
         embedded = ckpt_name == EMBEDDED
-        path = str(EMBEDDED_PRIOR) if embedded else folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
+        path = str(EMBEDDED_PRIOR) if embedded else folder_paths.get_full_path("checkpoints", ckpt_name)
+        if path is None:
+            raise InputError(f"ckpt_name is {ckpt_name!r}, which is not in models/checkpoints: press R, choose another")
         with _about(path):
             checkpoint = _read(path)
             model, vae = _model(path, checkpoint), build_vae(checkpoint)

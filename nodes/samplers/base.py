@@ -18,7 +18,6 @@ from ..host.sampler import HostSampler, Method
 from ..host.settings import CHECKPOINTING
 from ..host.vae import HostVAE
 from ..posterior import CHECKPOINTING_TOOLTIP, VAE_TOOLTIP, decoder_input
-from ..presets import check_choice
 from ..search import schema
 from ..sockets import ObservationSocket, output
 
@@ -139,9 +138,8 @@ def from_preset(
     """The settings of a preset, with the values of ``given`` that are not negative, and with ``settings``.
 
     Raises:
-        InputError: an unknown preset, or a setting out of range.
+        InputError: a setting out of range.
     """
-    check_choice("preset", preset, presets)
     changes = {name: value for name, value in given.items() if value >= 0}
     return dataclasses.replace(presets[preset](), **changes, **settings)
 

@@ -25,7 +25,6 @@ from ...vipaint_ops.samplers import (
     repaint,
 )
 from ..host.branches import Gradients
-from ..presets import check_choice
 from .base import MethodNode, eta_input, travel_inputs
 
 
@@ -71,7 +70,6 @@ class REDDiffSampler(MethodNode):
 
     @classmethod
     def plan(cls, variant, weight, **settings):
-        check_choice("variant", variant, ("annealed", "V"))
         if variant == "V":
             return red_diff_v, RedDiffVConfig(**settings)
         return red_diff, RedDiffConfig(weight=weight, **settings)

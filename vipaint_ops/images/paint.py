@@ -55,11 +55,11 @@ def _pairs(picture: Tensor, hidden: Tensor, beyond: int) -> tuple[Tensor, Tensor
     Args:
         beyond: how far outside both lie; at 0 the inner one is hidden.
     """
-    inner: list[Tensor] = []
-    outer: list[Tensor] = []
+    inner, outer = ([picture.new_zeros(0, picture.shape[1])] for _ in range(2))
     reach = 2 * _GAP + beyond
     for axis in (0, 1):
-        length = hidden.shape[axis] - reach
+        if (length := hidden.shape[axis] - reach) <= 0:
+            continue
         for forward in (True, False):
             places = [place if forward else reach - place for place in (0, beyond, reach)]
             edge, near, far = (hidden.narrow(axis, place, length) for place in places)
