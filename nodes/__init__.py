@@ -46,6 +46,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     )
     from .samplers.guided import CoPaintSampler, DPSSampler, KalmanSampler, PiGDMSampler, PSLDSampler, ReSampleSampler
     from .seeds import register as register_seeds
+    from .uncertainty import UncertaintyMap
 
     register_folder()
     register_seeds()
@@ -99,6 +100,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 GatherList,
                 ModelSize,
                 ExamplePhotograph,
+                UncertaintyMap,
             ]
             return [*map(checked, nodes)]
 

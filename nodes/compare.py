@@ -75,7 +75,7 @@ def _compared(images: Tensor, original: Tensor, observation: Observation | None,
     if restored.shape[2:] != truth.shape[2:]:
         raise InputError(f"images are {_size(restored)} and original {_size(truth)} (height x width): {_REMEDY}")
     if observation is not None:
-        _check_observation(restored, observation)
+        check_observation(restored, observation)
     scores = _scores(restored, truth, observation)
     rows = dict(zip(_names(names, len(restored)), scores, strict=True))
     gap = "\n" if names.strip() else ": "
@@ -95,7 +95,7 @@ def _names(given: str, count: int) -> list[str]:
     return [f"{number} {name}".strip() for number, name in enumerate(lines, 1)]
 
 
-def _check_observation(restored: Tensor, observation: Observation) -> None:
+def check_observation(restored: Tensor, observation: Observation) -> None:
     measured = observation.operator.picture_size(tuple(observation.y.shape[2:]))
     if measured != tuple(restored.shape[2:]):
         raise InputError(

@@ -57,6 +57,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "VIPaintKernelPreview": ("point spread function", "psf", "show blur"),
     "VIPaintMakeMask": ("create mask", "random mask", "box mask", "outpaint", "uncrop", "brush"),
     "VIPaintMaskToLatentGrid": ("latent mask", "snap mask", "noise mask"),
+    "VIPaintUncertaintyMap": ("uncertainty", "variance", "confidence", "heat map", "standard deviation", "variations"),
     "VIPaintCompare": ("metrics", "psnr", "ssim", "image quality", "difference"),
     "VIPaintCoPaintSampler": (*_SAMPLER, "outpaint"),
     "VIPaintDPSSampler": (*_SAMPLER, "deblur", "diffusion posterior sampling"),

@@ -32,25 +32,40 @@ def spread(images: Tensor) -> Spread:
     return Spread(images.mean(0, keepdim=True), images.var(0).mean(0).sqrt()[None, None])
 
 
-def most_different(images: Tensor, count: int) -> list[int]:
-    """Numbers of ``count`` samples that differ most from each other, in the order of choice.
+class Choice(NamedTuple):
+    """A sample in the order of :func:`most_different`."""
+
+    sample: int
+    distance: float
+    """Root-mean-square distance to the nearest sample chosen before; for the first, its mean distance to the others."""
+
+
+def most_different(images: Tensor, count: int) -> list[Choice]:
+    """``count`` samples that differ most from each other, in the order of choice.
 
     The first is the medoid, which has the least mean distance to all others. Each further one has the greatest distance
     to the nearest of those before (farthest-point order, Gonzalez 1985). Ties go to the earlier sample.
 
     Args:
-        images: samples, ``[n, channels, height, width]``.
+        images: samples, ``[n, channels, height, width]``, two or more.
         count: from 1 to n.
 
     Raises:
-        InputError: ``count`` is out of its range.
+        InputError: fewer than two samples, or ``count`` is out of its range.
     """
+    if len(images) < 2:
+        raise InputError("images are one sample; a choice needs two or more")
     if not 1 <= count <= len(images):
         raise InputError(f"count is {count}; there are {len(images)} samples")
-    distances = torch.cdist(*2 * (images.flatten(1).double(),), compute_mode="donot_use_mm_for_euclid_dist")
-    chosen = [int(distances.sum(1).argmin())]
+    pixels = images.flatten(1).double() / images[0].numel() ** 0.5
+    distances = torch.cdist(pixels, pixels, compute_mode="donot_use_mm_for_euclid_dist")
+    mean = distances.sum(1) / (len(images) - 1)
+    first = int(mean.argmin())
+    chosen = [Choice(first, mean[first].item())]
+    nearest = distances[first]
     while len(chosen) < count:
-        nearest = distances[:, chosen].min(1).values
-        nearest[chosen] = -1.0
-        chosen.append(int(nearest.argmax()))
+        nearest = nearest.index_fill(0, torch.tensor([choice.sample for choice in chosen]), -1.0)
+        farthest = int(nearest.argmax())
+        chosen.append(Choice(farthest, nearest[farthest].item()))
+        nearest = nearest.minimum(distances[farthest])
     return chosen
