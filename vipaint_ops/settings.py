@@ -73,3 +73,8 @@ def check_number(name: str, value: Any, allowed: Range) -> None:
         raise InputError(f"{name} is {value!r}; it must be {'an integer' if allowed.whole else 'a number'}")
     if value not in allowed:
         raise InputError(f"{name} is {value}; it must be {allowed}")
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is a number, and one that a float can hold; a truth value is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+WEIGHTS = "vipaint_weights"
+"""Attachment of a patcher with the digest of its file, by which the library names the model too."""
 _FIRST = 4
 """Number of values that are taken from the start of an unpatched weight."""
 _SPREAD = 16
@@ -28,6 +30,13 @@ def fingerprint(patcher: Any) -> str:
         elif _is_plain(weight.data):
             digest.update(_bytes(weight.detach().flatten()[:_FIRST]))
     return f"{type(patcher.model).__name__} {digest.hexdigest()[:12]}"
+
+
+def weights_file(*patchers: Any) -> str | None:
+    """The digest of the file that all of these patchers were loaded from, unchanged; None where there is none."""
+    found = {patcher.get_attachment(WEIGHTS) for patcher in patchers}
+    patched = any(patcher.patches for patcher in patchers)
+    return found.pop() if len(found) == 1 and not patched else None
 
 
 def _contents(patch: Any) -> Iterator[bytes]:

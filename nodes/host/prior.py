@@ -27,7 +27,7 @@ from .blocks import checkpointed_blocks, outer_blocks
 from .branches import Gradients, PositiveBranch
 from .codebook import unquantised
 from .conditions import Part, place_conditions
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, weights_file
 from .gradients import (
     attention_with_gradient,
     check_gradient,
@@ -77,6 +77,7 @@ class HostPrior:
         self.latent_shape = latent_shape
         self.device = guider.model_patcher.load_device
         self.identity = f"{fingerprint(guider.model_patcher)} {fingerprint(vae.patcher)}"
+        self.weights_file = weights_file(guider.model_patcher, vae.patcher)
         self.decoder_gradient = Gradients.VAE in settings.gradients
         self.rows = settings.rows
         self.reached = "in the first pass of the model"

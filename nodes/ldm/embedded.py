@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ...vipaint_ops.errors import InputError
+from ...vipaint_ops.priors.embedded_file import EmbeddedFile
 from .layout import Checkpoint, Weights, count, under
 
 PREVIEW = (
@@ -25,37 +25,38 @@ _BLOCKS = {"DownBlock2D", "UpBlock2D", "DownEncoderBlock2D", "UpDecoderBlock2D"}
 _PREDICTIONS = ("epsilon", "v_prediction")
 
 
-def from_embedded(tensors: Weights, metadata: Mapping[str, str]) -> Checkpoint:
-    """A file in the format of :mod:`vipaint_ops.priors.embedded`.
+def from_embedded(file: EmbeddedFile) -> Checkpoint:
+    """A file in the format of :mod:`vipaint_ops.priors.embedded_file`.
 
     Raises:
         InputError: a network or a prediction type that the host's UNet does not support.
-        KeyError, ValueError: invalid metadata.
+        KeyError: a setting is missing.
     """
-    denoiser, autoencoder = (_settings(name, metadata[name]) for name in ("denoiser", "autoencoder"))
-    schedule = json.loads(metadata["schedule"])
-    if metadata["prediction_type"] not in _PREDICTIONS:
-        raise InputError(f"it predicts {metadata['prediction_type']!r}; supported are {', '.join(_PREDICTIONS)}")
+    for name, settings in file.networks.items():
+        _check_supported(name, settings)
+    denoiser, autoencoder = file.networks["denoiser"], file.networks["autoencoder"]
+    if file.prediction_type not in _PREDICTIONS:
+        raise InputError(f"it predicts {file.prediction_type!r}; supported are {', '.join(_PREDICTIONS)}")
     return Checkpoint(
-        unet=_unet(under(tensors, "denoiser.")),
-        first_stage=_first_stage(under(tensors, "autoencoder.")),
-        betas=(schedule["start"], schedule["end"]),
-        steps=schedule["steps"],
+        unet=_unet(under(file.tensors, "denoiser.")),
+        first_stage=_first_stage(under(file.tensors, "autoencoder.")),
+        betas=(file.schedule["start"], file.schedule["end"]),
+        steps=file.schedule["steps"],
         scale_factor=autoencoder["scaling_factor"],
-        v_prediction=metadata["prediction_type"] == "v_prediction",
+        v_prediction=file.prediction_type == "v_prediction",
         groups=(denoiser["norm_num_groups"], autoencoder["norm_num_groups"]),
         picture_size=autoencoder["sample_size"],
+        digest=file.digest,
     )
 
 
-def _settings(name: str, text: str) -> dict[str, Any]:
-    settings = json.loads(text)
-    unknown = {*settings} - _SETTINGS[name] | {*settings["down_block_types"], *settings["up_block_types"]} - _BLOCKS
+def _check_supported(name: str, settings: Mapping[str, Any]) -> None:
+    blocks = [*settings["down_block_types"], *settings["up_block_types"]]
+    unknown = [str(one) for one in {*settings} - _SETTINGS[name] | {*blocks} - _BLOCKS]
     if unknown or settings.get("add_attention"):
         raise InputError(
             f"its {name} has settings that ComfyUI's networks do not support: {', '.join(unknown) or 'attention'}"
         )
-    return settings
 
 
 def _unet(weights: Weights) -> dict[str, Tensor]:

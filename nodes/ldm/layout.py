@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ...vipaint_ops.errors import InputError
+from ...vipaint_ops.priors.embedded_file import check_tensors
+from ...vipaint_ops.settings import Range, check_number
 
 Weights = Mapping[str, Tensor]
 
@@ -25,6 +27,7 @@ class Checkpoint:
         scale_factor: from the first stage's latents to the UNet's.
         groups: of the normalisations of UNet and first stage.
         picture_size: side of the pictures that it was trained on.
+        digest: of a file of an embedded prior, which names its model in the library too.
         preview: factors ``[channels, 3]`` and offsets ``[3]`` from latents to images in [-1, 1], or None.
     """
 
@@ -37,7 +40,23 @@ class Checkpoint:
     v_prediction: bool = False
     groups: tuple[int, int] = (32, 32)
     picture_size: int = 256
+    digest: str | None = None
     preview: tuple[list[list[float]], list[float]] | None = None
+
+
+def check_checkpoint(checkpoint: Checkpoint) -> None:
+    """Refuse weights and settings with which the host would make NaN pictures without an error.
+
+    Raises:
+        InputError: weights that are not finite, betas outside (0, 1) or falling, or a scale that is not positive.
+    """
+    weights = {**checkpoint.unet, **checkpoint.first_stage, "cond_stage_model": checkpoint.classes}
+    check_tensors({name: value for name, value in weights.items() if value.is_floating_point()})
+    start, end = checkpoint.betas
+    if not 0 < start <= end < 1:
+        raise InputError(f"its betas go from {start:g} to {end:g}; they must rise between 0 and 1")
+    check_number("its number of steps", checkpoint.steps, Range(2, 4096, whole=True))
+    check_number("its latent scale", checkpoint.scale_factor, Range(0, open=True))
 
 
 class Multiple(Fraction):

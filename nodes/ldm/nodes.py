@@ -13,11 +13,13 @@ import folder_paths
 from comfy_api.v0_0_2 import io
 
 from ...vipaint_ops.errors import InputError
-from ...vipaint_ops.priors.embedded import EMBEDDED_PRIOR, FORMAT
+from ...vipaint_ops.priors.embedded import EMBEDDED_PRIOR
+from ...vipaint_ops.priors.embedded_file import is_embedded, read_embedded
+from ..host.fingerprint import WEIGHTS
 from ..search import schema
 from ..sockets import output
 from .embedded import PREVIEW, from_embedded
-from .layout import Checkpoint, from_compvis
+from .layout import Checkpoint, check_checkpoint, from_compvis
 from .networks import build_model, build_vae
 
 EMBEDDED = "embedded prior (64x64 scenes)"
@@ -39,12 +41,16 @@ def load_model(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.
 def load_vae_patcher(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """The patcher of a checkpoint file's VAE. As in the host, ``disable_dynamic`` has no effect."""
     with _about(path):
-        return build_vae(_read(path)).patcher
+        return _vae(path, _read(path)).patcher
 
 
 def _read(path: str) -> Checkpoint:
+    if is_embedded(path):
+        checkpoint = from_embedded(read_embedded(path))
+        checkpoint.preview = PREVIEW if path == str(EMBEDDED_PRIOR) else None
+        return checkpoint
     try:
-        tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
+        tensors = comfy.utils.load_torch_file(path, safe_load=True)
     except UnpicklingError as error:
         raise InputError(
             "it is damaged or holds more than tensors, which could run code when read: convert it to .safetensors as "
@@ -52,19 +58,25 @@ def _read(path: str) -> Checkpoint:
         ) from error
     except Exception as error:  # what a broken file raises is of no one kind
         raise InputError(f"it cannot be read ({error}); it may be incomplete") from error
-    if (metadata or {}).get("format") != FORMAT:
-        return from_compvis(tensors)
-    checkpoint = from_embedded(tensors, metadata)
-    checkpoint.preview = PREVIEW if path == str(EMBEDDED_PRIOR) else None
+    checkpoint = from_compvis(tensors)
+    check_checkpoint(checkpoint)
     return checkpoint
 
 
 def _model(path: str, checkpoint: Checkpoint, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     model = build_model(checkpoint, disable_dynamic)
     model.set_attachments(_CLASSES, checkpoint.classes.clone())
+    model.set_attachments(WEIGHTS, checkpoint.digest)
     # By this newer hosts load the file again, for a second device or for weight hooks.
     model.cached_patcher_init = (load_model, (path,))
     return model
+
+
+def _vae(path: str, checkpoint: Checkpoint) -> comfy.sd.VAE:
+    vae = build_vae(checkpoint)
+    vae.patcher.set_attachments(WEIGHTS, checkpoint.digest)
+    vae.patcher.cached_patcher_init = (load_vae_patcher, (path,))
+    return vae
 
 
 @contextmanager
@@ -119,8 +131,7 @@ class LoadLDMCheckpoint(io.ComfyNode):
             raise InputError(f"ckpt_name is {ckpt_name!r}, which is not in models/checkpoints: press R, choose another")
         with _about(path):
             checkpoint = _read(path)
-            model, vae = _model(path, checkpoint), build_vae(checkpoint)
-        vae.patcher.cached_patcher_init = (load_vae_patcher, (path,))
+            model, vae = _model(path, checkpoint), _vae(path, checkpoint)
         return io.NodeOutput(model, vae)
 
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -89,19 +90,30 @@ def test_names_that_are_no_text_and_folders_named_like_files_are_left_out(folder
     json.dumps(names, ensure_ascii=False).encode()
 
 
+@contextmanager
+def deep_folder(root, depth):
+    """Folders within each other, removed one by one: pytest's own removal has one call for each."""
+    here = os.getcwd()
+    os.chdir(root)
+    try:
+        for _ in range(depth):
+            os.mkdir("deep")
+            os.chdir("deep")
+        yield
+    finally:
+        for _ in range(depth):
+            os.chdir("..")
+            os.rmdir("deep")
+        os.chdir(here)
+
+
 def test_a_folder_deeper_than_a_call_stack_and_links_in_a_ring_end(folder):
     (folder / "one").mkdir()
     (folder / "one" / "two").symlink_to(folder / "other")
     (folder / "other").mkdir()
     (folder / "other" / "three").symlink_to(folder / "one")
-    deep = folder
-    here = os.getcwd()
-    os.chdir(deep)
-    for _ in range(1500):
-        os.mkdir("d")
-        os.chdir("d")
-    os.chdir(here)
-    assert files_below(str(folder), SUFFIX) == ["b.safetensors", "vipaint/a.safetensors"]
+    with deep_folder(folder, 1500):
+        assert files_below(str(folder), SUFFIX) == ["b.safetensors", "vipaint/a.safetensors"]
 
 
 def test_a_large_folder_is_listed_quickly(tmp_path):

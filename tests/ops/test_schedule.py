@@ -7,7 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipaint_ops.diffusion.schedule import CLEAN, Level, NoiseSchedule, bridge, reverse_kernel, reverse_mean, transition
+from vipaint_ops.diffusion.schedule import (
+    CLEAN,
+    Level,
+    NoiseSchedule,
+    bridge,
+    reverse_kernel,
+    reverse_mean,
+    same_schedule,
+    transition,
+)
 from vipaint_ops.errors import InputError
 
 SCHEDULES = {
@@ -192,13 +201,31 @@ def test_descriptions_tell_schedules_apart():
     assert NoiseSchedule.scaled_linear(0.0015, 0.0195).description == SCHEDULES["vp"].description
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("vp 1000 6.50079 -2.1 -9.2", "vp 6.50009 -2.1001 -9.2", True),
+        ("vp 1000 6.50079 -2.1 -9.2", "vp 6.49 -2.1 -9.2", False),
+        ("vp 500 6.50079 -2.1 -9.2", "vp 6.50079 -2.1 -9.2", False),
+        ("vp 1000 6.50079 -2.1 -9.2", "vp nan -2.1 -9.2", False),
+        ("vp 1000 6.50079 -2.1 -9.2", "vp 1000 a b c", False),
+        ("flow 3", "flow 3", True),
+        ("flow 3", "flow 3.0001", False),
+        ("", "", True),
+        ("", "vp", False),
+    ],
+)
+def test_descriptions_of_one_schedule_by_the_library_and_by_comfyui_are_the_same(one, other, same):
+    assert same_schedule(one, other) == same_schedule(other, one) == same
+
+
 @pytest.mark.parametrize("betas", [[0.1], [0.1, 0.0], [0.1, 1.0], [0.1, float("nan")], [[0.1, 0.2]]])
 def test_betas_are_validated(betas):
     with pytest.raises(InputError, match="betas"):
         NoiseSchedule.vp(betas)
 
 
-@pytest.mark.parametrize("shift", [0.0, -1.0])
+@pytest.mark.parametrize("shift", [0.0, -1.0, math.nan, math.inf])
 def test_shift_is_validated(shift):
     with pytest.raises(InputError, match=f"got {shift}"):
         NoiseSchedule.rectified_flow(shift)

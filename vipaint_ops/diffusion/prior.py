@@ -130,6 +130,8 @@ class CountedPrior:
     Attributes:
         linear: a map whose gradient replaces that of the decoder; none for the decoder's own.
         decoder_gradient: whether the decoder can be differentiated: the prior's attribute of that name, if it has one.
+        weights_file: names the file of the weights, where the prior has such an attribute. Library and ComfyUI name a
+            model differently, and its file alike.
     """
 
     linear: LinearMap | None = None
@@ -139,6 +141,7 @@ class CountedPrior:
         self.schedule, self.latent_shape, self.identity = prior.schedule, tuple(prior.latent_shape), prior.identity
         self.data_std, self.device, self.dtype = prior.data_std, prior.device, prior.dtype
         self.decoder_gradient: bool = getattr(prior, "decoder_gradient", True)
+        self.weights_file: str | None = getattr(prior, "weights_file", None)
         self.evaluations = Evaluations()
 
     def zeros(self, count: int) -> Tensor:

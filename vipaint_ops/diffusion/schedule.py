@@ -17,6 +17,11 @@ from torch import Tensor
 
 from ..errors import InputError
 
+_SAME_LOG_SNR = 1e-3
+"""ComfyUI has no noise level at the ends of a schedule: its first is taken 1e-6, so 0.001 steps of 1000, within. There
+the log-SNR falls by ln 2 = 0.69 a step, where the first two betas are alike."""
+_VP_WORDS = 5
+
 
 class Level(NamedTuple):
     """A noise level: z = alpha z_0 + sigma eps."""
@@ -55,6 +60,27 @@ def are_descending(times: Sequence[float]) -> bool:
     """Whether these are times of a reverse chain: one or more numbers in (0, 1], each below the one before."""
     inside = all(isinstance(t, (int, float)) and 0 < t <= 1 for t in times)
     return len(times) > 0 and inside and all(a > b for a, b in pairwise(times))
+
+
+def same_schedule(one: str, other: str) -> bool:
+    """Whether two descriptions (:attr:`NoiseSchedule.description`) are of one schedule.
+
+    Those of ComfyUI's variance-preserving schedules lack the number of steps, 1000, and differ at the ends by less than
+    :data:`_SAME_LOG_SNR`.
+    """
+    first, second = (_words(description) for description in (one, other))
+    if first[0] != "vp" or len(first) != len(second) or len(first) != _VP_WORDS:
+        return one == other
+    try:
+        apart = max(abs(float(a) - float(b)) for a, b in zip(first[2:], second[2:], strict=True))
+    except ValueError:
+        return False
+    return first[:2] == second[:2] and apart < _SAME_LOG_SNR
+
+
+def _words(description: str) -> list[str]:
+    words = description.split() or [""]
+    return ["vp", "1000", *words[1:]] if words[0] == "vp" and len(words) == _VP_WORDS - 1 else words
 
 
 def transition(s: Level, t: Level) -> Transition:
@@ -191,7 +217,7 @@ class _VariancePreserving(NoiseSchedule):
 
 class _RectifiedFlow(NoiseSchedule):
     def __init__(self, shift: float):
-        if shift <= 0:
+        if not 0 < shift < math.inf:
             raise InputError(f"shift must be positive, got {shift}")
         self._shift = shift
 

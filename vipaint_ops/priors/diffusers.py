@@ -98,6 +98,9 @@ class DiffusersPrior:
     data_std = 1.0
     """The autoencoder's scaling factor gives latents unit variance."""
 
+    weights_file: str | None = None
+    """Names the file of the weights, for a prior that is the same in ComfyUI."""
+
     def __init__(
         self,
         denoiser: nn.Module,

@@ -11,6 +11,7 @@ once are their mixture, in even parts.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,17 +22,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..diffusion.prior import CountedPrior, DiffusionPrior, Evaluations
-from ..diffusion.schedule import Level, reverse_mean
+from ..diffusion.schedule import Level, reverse_mean, same_schedule
 from ..diffusion.streams import NoiseStreams
 from ..errors import InputError
 from ..inference.linearised import exact
 from ..measurement.observation import Observation
+from ..priors.embedded_file import check_tensors
+from ..settings import is_finite
 from .config import check_times
 from .families import FAMILIES, PriorStep
 
 FORMAT = "vipaint-posterior-1"
 _TENSORS = ("means", "log_stds", "gates")
-_UNREADABLE = (SafetensorError, AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError)
+_UNREADABLE = (SafetensorError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+
+
+_LARGEST_PARAMETER, _LARGEST_LOG_STD = 1e6, 50.0
+"""Limits of a file. Clean latents are of a few units, and e^50 is far beyond any noise."""
+_MOST_COMPONENTS, _MOST_ROWS = 4096, 10**15
 
 
 class Keypoint(NamedTuple):
@@ -160,16 +168,19 @@ class HierarchicalPosterior:
         Raises:
             InputError: the latent shape, the noise schedule or the model differ.
         """
-        found = describe(prior)
-        for key, fitted, remedy in (
-            ("latent_shape", json.dumps(list(self.latent_shape)), "use a picture of the size it was fitted to"),
-            ("latent_shape", self.metadata.get("latent_shape"), "use a picture of the size it was fitted to"),
-            ("schedule", self.metadata.get("schedule"), "load the model it was fitted with"),
-            ("prior", self.metadata.get("prior"), "load the model it was fitted with"),
+        fitted, found = self.metadata, describe(prior)
+        size, model = "use a picture of the size it was fitted to", "load the model it was fitted with"
+        same_file = "weights_file" in found and fitted.get("weights_file") == found["weights_file"]
+        shape = json.dumps(list(self.latent_shape))
+        for key, was, same, remedy in (
+            ("latent_shape", shape, shape == found["latent_shape"], size),
+            ("latent_shape", fitted.get("latent_shape"), fitted.get("latent_shape") == found["latent_shape"], size),
+            ("schedule", fitted.get("schedule"), same_schedule(fitted.get("schedule", ""), found["schedule"]), model),
+            ("prior", fitted.get("prior"), same_file or fitted.get("prior") == found["prior"], model),
         ):
-            if fitted != found[key]:
+            if not same:
                 raise InputError(
-                    f"the posterior was fitted for {key} {fitted!r}, here it is {found[key]!r}: {remedy}, or fit again"
+                    f"the posterior was fitted for {key} {was!r}, here it is {found[key]!r}: {remedy}, or fit again"
                 )
 
     def check_observation(self, observation: Observation) -> None:
@@ -203,6 +214,8 @@ class HierarchicalPosterior:
         Raises:
             InputError: the file is missing, damaged, or not a posterior.
         """
+        if not os.path.isfile(path):
+            raise InputError(f"posterior file {path} does not exist" + " as a file" * os.path.exists(path))
         try:
             with safe_open(str(path), "pt") as file:
                 header = dict(file.metadata() or {})
@@ -217,26 +230,32 @@ class HierarchicalPosterior:
             posterior._check_content(path)
         except InputError:
             raise
-        except FileNotFoundError as error:
-            raise InputError(f"posterior file {path} does not exist") from error
         except _UNREADABLE as error:
             raise InputError(f"{path} is not a readable posterior file ({error}): fit and save it again") from error
         posterior.metadata = header
         return posterior
 
     def _check_content(self, path: str | Path) -> None:
-        shape = (len(self.times), *((self.components,) if self.components != 1 else ()), *self.latent_shape)
-        for tensor in self._tensors:
-            if tensor.shape != shape or not tensor.is_floating_point() or not tensor.isfinite().all():
-                raise InputError(f"{path} is damaged: its tensors disagree in shape or are not finite; fit it again")
-        if self.components < 1:
-            raise InputError(f"{path} is damaged: it has {self.components} components; fit it again")
         if self.family not in FAMILIES:
             raise InputError(f"{path} holds a posterior of the unknown family {self.family!r}; fit it again")
-        check_times(self.times)
-        numbers = [*vars(self.evaluations).values(), *(v for record in self.history for v in record.values())]
-        if not 0 <= self.eta <= 1 or not all(isinstance(v, (int, float)) for v in numbers):
-            raise InputError(f"{path} is damaged: its eta, history or evaluations are not numbers; fit it again")
+        if not 1 <= self.components <= _MOST_COMPONENTS:
+            raise InputError(f"{path} is damaged: it has {self.components} components; fit it again")
+        shape = (len(self.times), *((self.components,) if self.components != 1 else ()), *self.latent_shape)
+        try:
+            check_times(self.times)
+            check_tensors(dict(zip(_TENSORS, self._tensors, strict=True)), _LARGEST_PARAMETER)
+        except InputError as error:
+            raise InputError(f"{path} is damaged: {error}; fit it again") from error
+        if any(tensor.shape != shape or tensor.ndim < 2 for tensor in self._tensors):
+            raise InputError(f"{path} is damaged: its tensors disagree in shape; fit it again")
+        if not self.log_stds.abs().max() <= _LARGEST_LOG_STD:
+            raise InputError(f"{path} is damaged: its log_stds are beyond {_LARGEST_LOG_STD}; fit it again")
+        numbers = [self.eta, *(v for record in self.history for v in record.values())]
+        counts = [*vars(self.evaluations).values()]
+        if not isinstance(self.history, list) or not all(map(is_finite, numbers)) or not 0 <= self.eta <= 1:
+            raise InputError(f"{path} is damaged: its eta or history are not finite numbers; fit it again")
+        if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= _MOST_ROWS for v in counts):
+            raise InputError(f"{path} is damaged: its evaluations are not counts; fit it again")
 
 
 def log_ratio(walk: list[Keypoint], data_std: float) -> Tensor:
@@ -256,8 +275,10 @@ def log_ratio(walk: list[Keypoint], data_std: float) -> Tensor:
 
 def describe(prior: DiffusionPrior) -> dict[str, str]:
     """The record of a prior in a posterior's metadata."""
-    return {
+    record = {
         "latent_shape": json.dumps(list(prior.latent_shape)),
         "schedule": prior.schedule.description,
         "prior": prior.identity,
     }
+    file = getattr(prior, "weights_file", None)
+    return record | {"weights_file": file} if file else record
