@@ -13,13 +13,14 @@ COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python $(COMF
 export COMFYUI_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-host test-frontend comfy lint ruff format-check mypy lint-imports bench package icon clean
+.PHONY: help demo test test-host test-frontend fuzz comfy lint ruff format-check mypy lint-imports bench package icon clean
 
 help:
 	@echo "make demo        restore a picture with half of it hidden, eight times; pictures in $(DEMO)"
 	@echo "make test        run the tests with coverage of vipaint_ops"
 	@echo "make test-host   run the nodes in the ComfyUI at COMFYUI_PATH ($(COMFYUI_PATH))"
 	@echo "make test-frontend  open templates, help pages and blueprints in that ComfyUI's frontend, in Chromium"
+	@echo "make fuzz        try random prompts, interrupts, files and command lines in that ComfyUI, for hours; see docs/fuzz.md"
 	@echo "make comfy       start that ComfyUI with this pack linked in; COMFYUI_ARGS='--cpu' and the like are passed on"
 	@echo "make lint        ruff, mypy and import-linter"
 	@echo "make bench       run every benchmark, one after the other"
@@ -42,6 +43,10 @@ test-host: $(VENV)/.installed
 test-frontend: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[frontend]'
 	$(BIN)/python -m pytest tests/frontend
+
+fuzz: export OMP_NUM_THREADS = 1
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 comfy:
 	@test -f "$(COMFYUI_PATH)/main.py" || { echo "no ComfyUI at $(COMFYUI_PATH): set COMFYUI_PATH to its folder"; exit 2; }

@@ -71,9 +71,13 @@ class SavePosterior(io.ComfyNode):
 
     @classmethod
     def execute(cls, posterior, filename_prefix) -> io.NodeOutput:
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory()
-        )
+        try:
+            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+                filename_prefix, folder_paths.get_output_directory()
+            )
+        except Exception as error:  # what ComfyUI raises for places outside its folder
+            reason = " ".join(str(error).split())
+            raise InputError(f"filename_prefix {filename_prefix[:60]!r} names no place for a file: {reason}") from error
         file = f"{name}_{counter:05}_.safetensors"
         posterior.save(Path(folder) / file)
         return with_text(f"{subfolder}/{file}".lstrip("/"))

@@ -23,6 +23,7 @@ from ...vipaint_ops.errors import InputError
 from ...vipaint_ops.images.pictures import pad_observation
 from ...vipaint_ops.inference.progress import Progress
 from ...vipaint_ops.measurement.observation import Observation
+from ...vipaint_ops.settings import is_finite
 from .blocks import checkpointed_blocks, outer_blocks
 from .branches import Gradients, PositiveBranch
 from .codebook import unquantised
@@ -49,6 +50,8 @@ PICTURE_CELLS = 2
 """Images are padded to a multiple of this many latent cells, the patch size of the transformers."""
 
 _KEY = "vipaint"
+_STRENGTHS = {"cfg", "cfg1", "cfg2", "neg_scale"}
+"""Numbers of ComfyUI's guiders."""
 _PROBE_TIME = 0.5
 _BAR = 1000
 """Length of a progress bar for several stages."""
@@ -226,9 +229,11 @@ def with_host_prior(
         settings: of :class:`RunSettings`.
 
     Raises:
-        InputError: model and VAE do not match, the model cannot be differentiated, or memory is exhausted.
+        InputError: model and VAE do not match, a guidance strength is no finite number, the model cannot be
+            differentiated, or memory is exhausted.
     """
     run, host_vae = RunSettings(**settings), HostVAE(vae)
+    _check_strengths(guider)
     guider = _private(guider, host_vae, run)
     place_conditions(guider, part)
     latent = empty_latent(guider.model_patcher, host_vae, part.size)
@@ -243,6 +248,13 @@ def with_host_prior(
         comfy.model_management.soft_empty_cache()
         raise InputError(task.out_of_memory(part.size)) from error
     return task.result
+
+
+def _check_strengths(guider: Any) -> None:
+    """ComfyUI does not check numbers that reach a guider by a link."""
+    for name in _STRENGTHS & set(vars(guider)):
+        if not is_finite(getattr(guider, name)):
+            raise InputError(f"{name} of the guider is {getattr(guider, name)!r}; it must be a finite number")
 
 
 def picture_multiple(vae: Any) -> int:

@@ -10,6 +10,7 @@ from .pack_gradient import TestPackCondition, TestPackGradient
 from .reused_buffer import TestReusedWeightBuffer
 from .seen import TestPackSeen
 from .spoilt_model import TestSpoiltModel
+from .tensors import TestSink, TestTensor
 
 _NODES = (
     TestBadImage,
@@ -28,7 +29,9 @@ _NODES = (
     TestPlainGradient,
     TestReusedWeightBuffer,
     TestSaveTensor,
+    TestSink,
     TestSpoiltModel,
+    TestTensor,
     TestTinyModel,
     TestTinyVAE,
     TestTinyVideoVAE,

@@ -15,7 +15,7 @@ from .basic import CATEGORY
 _HOOKS = ("validate_inputs", "fingerprint_inputs", "check_lazy_status")
 
 
-class _AnyType(str):
+class AnyType(str):
     """Fits every input, in hosts that compare types by ``!=`` too."""
 
     def __ne__(self, other):
@@ -27,7 +27,7 @@ class _AnyType(str):
 class TestLinkedValue:
     """A value in JSON, as an output that fits every input."""
 
-    CATEGORY, FUNCTION, RETURN_TYPES = CATEGORY, "read", (_AnyType("*"),)
+    CATEGORY, FUNCTION, RETURN_TYPES = CATEGORY, "read", (AnyType("*"),)
 
     @classmethod
     def INPUT_TYPES(cls):
