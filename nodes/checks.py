@@ -50,7 +50,8 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     @functools.cache
     def declared_inputs() -> tuple[list[io.Input], bool]:
         schema, open_inputs = node.define_schema(), getattr(node, "open_inputs", ())
-        return [_opened(one) if one.id in open_inputs else one for one in schema.inputs], schema.is_input_list
+        declared = [_opened(one) if one.id in open_inputs else one for one in schema.inputs]
+        return sorted(declared, key=lambda one: one.get_io_type() not in _WIDGETS), schema.is_input_list
 
     @functools.wraps(run)
     def execute(cls, **inputs: Any) -> io.NodeOutput:
@@ -77,7 +78,7 @@ def _checked(declared: io.Input, given: Any, listed: bool) -> Any:
     """
     if _is_link(given) and (declared.extra_dict or {}).get("rawLink"):
         return given  # the node that it is passed to checks its value
-    check = _CHECKS.get(declared.get_io_type(), _socket)
+    check = _WIDGETS.get(declared.get_io_type(), _socket)
     if not listed:
         return check(declared, given)
     if not given:
@@ -150,7 +151,7 @@ def _short(value: Any) -> str:
     return repr(value)[:_SHOWN] if plain else f"a {type(value).__name__}"
 
 
-_CHECKS: dict[str, Callable[[io.Input, Any], Any]] = {
+_WIDGETS: dict[str, Callable[[io.Input, Any], Any]] = {
     "FLOAT": _float,
     "INT": _int,
     "BOOLEAN": _boolean,

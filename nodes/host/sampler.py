@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -65,6 +66,9 @@ class HostSampler(comfy.samplers.Sampler):
             InputError: sigmas that do not end at 0, a latent of another size than the observation's or with a mask, or
                 a setting that the method does not support.
         """
+        for name, values in {"noise": noise, "latent_image": latent_image}.items():
+            if not values.isfinite().all():
+                raise InputError(f"{name} contains NaN or infinite values: check the node that made it")
         if denoise_mask is not None:
             raise InputError(
                 "latent_image has a noise mask, but the observation defines the known pixels: connect an empty latent, "
@@ -134,10 +138,12 @@ class HostSampler(comfy.samplers.Sampler):
 
 
 def _check_sigmas(sigmas: list[float]) -> None:
-    if sigmas[-1] != 0 or len(sigmas) < 2:
+    if not all(map(math.isfinite, sigmas)):
+        raise InputError("sigmas contain NaN or infinite values: check the node that made them")
+    if len(sigmas) < 2 or sigmas[-1] != 0:
         raise InputError(
-            f"sigmas end at {sigmas[-1]:.4g} and must end at 0: connect all sigmas of the scheduler, or the low_sigmas "
-            "of SplitSigmas"
+            f"sigmas end at {sigmas[-1] if sigmas else 'nothing'} and must end at 0, after one or more: connect all "
+            "sigmas of the scheduler, or the low_sigmas of SplitSigmas"
         )
     for before, after in pairwise(sigmas):
         if after > before:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
 
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.utils
@@ -84,7 +85,9 @@ def _about(path: str) -> Iterator[None]:
     """Add the file name to an error."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except comfy.model_management.OOM_EXCEPTION:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise InputError(f"checkpoint {path!r} cannot be loaded here: {reason}. {_SUPPORTED}") from error
 

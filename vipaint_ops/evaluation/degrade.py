@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..measurement.likelihood import Gaussian, Likelihood
 from ..measurement.observation import Observation
 from ..operators import Operator
@@ -26,8 +27,10 @@ def degrade(
         likelihood: the law of the noise, Gaussian by default.
 
     Raises:
-        InputError: the operator does not take images of this size.
+        InputError: the operator does not take images of this size, or they are no floating-point numbers.
     """
+    if not image.is_floating_point():
+        raise InputError(f"image is of {image.dtype}; give floating-point numbers in [-1, 1]")
     measured = operator(image)
     likelihood = likelihood or Gaussian()
     y = measured + noise_std * likelihood.draw(measured, generator)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..measurement.observation import Observation
+from ..operators.base import require_pictures
 
 PEAK = 2.0
 """The range of a picture in [-1, 1]."""
@@ -28,6 +29,7 @@ def psnr(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         x, y: pictures in [-1, 1], ``[batch, channels, height, width]``; either may be a batch of one.
         mask: weights of the pixels in [0, 1], broadcastable to ``[batch, channels, height, width]``.
     """
+    require_pictures(x=x, y=y)
     error = (x - y) ** 2
     weight = torch.ones_like(error) if mask is None else mask.expand_as(error)
     mse = (weight * error).flatten(1).sum(1) / weight.flatten(1).sum(1)
@@ -48,6 +50,9 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     """
     from kornia.metrics import ssim as ssim_map
 
+    require_pictures(x=x, y=y)
+    if x.shape[1:] != y.shape[1:]:
+        raise InputError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; SSIM compares pictures of one size")
     if min(x.shape[2:]) < SSIM_WINDOW:
         size = "x".join(map(str, x.shape[2:]))
         raise InputError(f"images are {size}; SSIM needs sides of {SSIM_WINDOW} pixels or more")

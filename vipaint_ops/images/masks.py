@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..operators.base import require_pictures
 from ..operators.inpainting import evidence
+from ..settings import Range, check_number, is_finite
 
 NAMES = ("half", "box", "random", "pixels")
 """Names that :func:`by_name` accepts."""
@@ -28,6 +30,9 @@ _ASPECT_TOLERANCE = 0.01
 _HOST_EMPTY_SIZE = (64, 64)
 
 
+_SHARE, _SIDE = Range(0, 1), Range(1, 2**16, whole=True)
+
+
 def half_plane(height: int, width: int, angle: float = 0.0) -> Tensor:
     """Hide the half plane on one side of a line through the centre: VIPaint's "rotated window".
 
@@ -36,8 +41,11 @@ def half_plane(height: int, width: int, angle: float = 0.0) -> Tensor:
     Args:
         angle: direction of the hidden side in degrees, counter-clockwise: 0 hides the right half, 90 the top half.
     """
+    _check_sides(height, width)
     right = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
     up = (height - 1) / 2 - torch.arange(height, dtype=torch.float64)
+    if not is_finite(angle):
+        raise InputError(f"angle is {angle}; it must be a number of degrees")
     turn = math.radians(angle)
     distance = right[None, :] * math.cos(turn) + up[:, None] * math.sin(turn)
     return _as_mask(distance <= 1e-9 * max(height, width))
@@ -52,6 +60,7 @@ def box(height: int, width: int, size: int | tuple[int, int]) -> Tensor:
     Raises:
         InputError: the box is empty, covers the whole picture or is larger than it.
     """
+    _check_sides(height, width)
     rows, columns = (size, size) if isinstance(size, int) else size
     if not (0 < rows <= height and 0 < columns <= width) or (rows, columns) == (height, width):
         raise InputError(f"box size is {rows}x{columns}; it must be positive and smaller than {height}x{width}")
@@ -73,6 +82,7 @@ def random_boxes(
     Raises:
         InputError: the shares are out of order, outside (0, 1) or less than one pixel apart.
     """
+    _check_sides(height, width)
     low, high = hole
     pixels = height * width
     if not (0 < low < high < 1 and (high - low) * pixels >= 1):
@@ -103,6 +113,8 @@ def random_pixels(height: int, width: int, keep: float, *, generator: torch.Gene
     Raises:
         InputError: ``keep`` observes no pixel or all pixels.
     """
+    _check_sides(height, width)
+    check_number("keep", keep, _SHARE)
     count = round(keep * height * width)
     if not 0 < count < height * width:
         raise InputError(f"keep is {keep}; it must leave some of the {height}x{width} pixels observed and some hidden")
@@ -121,6 +133,8 @@ def brush_strokes(height: int, width: int, share: float, *, generator: torch.Gen
     Raises:
         InputError: ``share`` hides no pixel or all pixels.
     """
+    _check_sides(height, width)
+    check_number("share", share, _SHARE)
     left = round(share * height * width)
     if not 0 < left < height * width:
         raise InputError(f"share is {share}; it must hide some of the {height}x{width} pixels and leave some observed")
@@ -141,6 +155,7 @@ def outpaint_border(height: int, width: int, border: int) -> Tensor:
     Raises:
         InputError: the border is empty or covers the whole picture.
     """
+    _check_sides(height, width)
     if not 0 < 2 * border < min(height, width):
         raise InputError(f"border is {border}; it must be positive and leave some of the {height}x{width} pixels")
     observed = torch.zeros(height, width, dtype=torch.bool)
@@ -156,6 +171,7 @@ def every_kth_pixel(height: int, width: int, step: int) -> Tensor:
     Raises:
         InputError: ``step`` is less than 2 or larger than the picture.
     """
+    _check_sides(height, width)
     if not 2 <= step <= min(height, width):
         raise InputError(f"step is {step}; it must be from 2 to the smaller side of {height}x{width} pixels")
     observed = torch.zeros(height, width, dtype=torch.bool)
@@ -235,6 +251,7 @@ def latent_grid(mask: Tensor, factor: int) -> Tensor:
     Args:
         mask: ``[batch, 1, height, width]`` in [0, 1]. If ``factor`` does not divide a side, its last cell is narrower.
     """
+    require_pictures(mask=mask)
     height, width = mask.shape[2:]
     cells = 1 - F.max_pool2d(1 - mask, factor, ceil_mode=True)
     return cells.repeat_interleave(factor, 2).repeat_interleave(factor, 3)[..., :height, :width]
@@ -253,6 +270,7 @@ def composite(images: Tensor, picture: Tensor, mask: Tensor, feather: int = 0) -
         feather: width in pixels, into the hole, over which the difference between picture and sample at the edge
             fades out. It hides seams of colour, not of shape. 0 leaves the samples in the hole unchanged.
     """
+    require_pictures(images=images, picture=picture, mask=mask)
     difference = torch.where(mask > 0, picture - images, 0.0)
     blended = images + mask * difference
     if feather > 0:
@@ -273,6 +291,7 @@ def without_shift(images: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
         picture: the observed picture, ``[1, channels, height, width]``.
         mask: of :func:`fit_mask`, ``[1, 1, height, width]``. Where it is 0, ``picture`` is not read.
     """
+    require_pictures(images=images, picture=picture, mask=mask)
     error = torch.where(mask > 0, images - picture, 0.0).sum((2, 3), keepdim=True) / mask.sum()
     return images - error.clamp(-MOST_SHIFT, MOST_SHIFT)
 
@@ -287,6 +306,7 @@ def match_colours(images: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
         picture: the observed picture, ``[1, channels, height, width]``.
         mask: weights of the pixels, ``[1, 1, height, width]`` in [0, 1].
     """
+    require_pictures(images=images, picture=picture, mask=mask)
     mean, deviation = _moments(images, mask)
     wanted_mean, wanted_deviation = _moments(torch.where(mask > 0, picture, 0.0), mask)
     gain = wanted_deviation / deviation.clamp(min=torch.finfo(images.dtype).eps)
@@ -298,6 +318,11 @@ def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     weight = mask / mask.sum()
     mean = (weight * x).sum((2, 3), keepdim=True)
     return mean, (weight * (x - mean) ** 2).sum((2, 3), keepdim=True).sqrt()
+
+
+def _check_sides(height: int, width: int) -> None:
+    check_number("height", height, _SIDE)
+    check_number("width", width, _SIDE)
 
 
 def _as_mask(observed: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..operators.base import require_pictures
 from ..settings import Settings, number
 from .masks import same_aspect, window_mean
 
@@ -76,8 +77,12 @@ def find_windows(mask: Tensor, config: WindowConfig | None = None) -> list[Windo
 
     Args:
         mask: of :func:`~vipaint_ops.images.masks.fit_mask`, ``[1, 1, height, width]``.
+
+    Raises:
+        InputError: it is no such mask.
     """
     config = config or WindowConfig()
+    _check_mask(mask)
     height, width = mask.shape[2:]
     rows, columns = (mask[0, 0] == 0).nonzero().unbind(1)
     _, holes = _hole_labels(mask, config)[rows, columns].unique(return_inverse=True)
@@ -92,6 +97,7 @@ def find_windows(mask: Tensor, config: WindowConfig | None = None) -> list[Windo
 
 def whole_window(mask: Tensor) -> Window:
     """The whole picture in its own size, as a window."""
+    _check_mask(mask)
     height, width = mask.shape[2:]
     return Window(0, 0, height, width, height, width, mask == 0)
 
@@ -108,6 +114,7 @@ def crop(images: Tensor, mask: Tensor, window: Window) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: no pixel is observed in this size.
     """
+    require_pictures(images=images, mask=mask)
     size = (window.rows, window.columns)
     known = window.of(mask)
     shrunk = 1 - F.adaptive_max_pool2d(_dilate(1 - known, *_reach(known, size)), size)
@@ -247,6 +254,15 @@ def _fade(own: Tensor, feather: int) -> Tensor:
     radius = feather // 2
     wide = _dilate(own, feather - radius, feather - radius)
     return window_mean(wide, radius)
+
+
+def _check_mask(mask: Tensor) -> None:
+    require_pictures(mask=mask)
+    if mask.shape[:2] != (1, 1) or not ((mask == 0) | (mask == 1)).all() or mask.all():
+        raise InputError(
+            f"mask has shape {tuple(mask.shape)} and values from {mask.min():g} to {mask.max():g}; give one mask of "
+            "zeros (hidden) and ones (observed), as [1, 1, height, width], with a hole"
+        )
 
 
 def _check_restored(picture: Tensor, windows: Sequence[Window], restored: Sequence[Tensor]) -> None:

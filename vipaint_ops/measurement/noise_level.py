@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..operators.base import require_pictures
 
 FEWEST = 64
 """Smallest number of coefficients for an estimate; with fewer its error is a fifth."""
@@ -31,6 +33,9 @@ def noise_level(picture: Tensor, mask: Tensor | None = None) -> float:
     Raises:
         InputError: too few squares of 4 x 4 pixels are observed.
     """
+    require_pictures(picture=picture)
+    if len(picture) != 1:
+        raise InputError(f"picture has shape {tuple(picture.shape)}; give one at a time, as a batch of one")
     # Inner products with (1, x) are zero: slopes do not count.
     root = math.sqrt(3)
     wavelet = torch.tensor([1 - root, root - 3, 3 + root, -1 - root], dtype=picture.dtype) / math.sqrt(32)
@@ -40,6 +45,7 @@ def noise_level(picture: Tensor, mask: Tensor | None = None) -> float:
         raise InputError(f"image is {size[0]}x{size[1]} (height x width); noise is estimated from 4x4 pixels or more")
     sizes = F.conv2d(picture.movedim(1, 0), kernel[None, None]).abs().flatten(1)
     if mask is not None:
+        _check_mask(mask, size)
         hidden = (mask < 1).to(picture.dtype).expand(1, 1, *size)
         sizes = sizes[:, F.max_pool2d(hidden, len(wavelet), 1).flatten() == 0]
     if sizes.shape[1] < FEWEST:
@@ -48,6 +54,17 @@ def noise_level(picture: Tensor, mask: Tensor | None = None) -> float:
             "more: give a picture without so many holes, or choose noise_level yourself"
         )
     return (sizes.median(1).values.mean() / _GAUSSIAN_MEDIAN).item()
+
+
+def _check_mask(mask: Tensor, size: Sequence[int]) -> None:
+    fits = mask.ndim <= 4 and all(
+        side in (1, full) for side, full in zip(mask.shape[::-1], (*size[::-1], 1, 1), strict=False)
+    )
+    if not fits or mask.is_complex() or not mask.isfinite().all():
+        raise InputError(
+            f"mask has shape {tuple(mask.shape)}; give finite numbers, [1, 1, height, width], for a picture of "
+            f"{size[0]}x{size[1]}"
+        )
 
 
 def covering_level(picture: Tensor, reconstruction: Tensor, mask: Tensor | None = None) -> float:

@@ -86,3 +86,28 @@ def require_planes(x: Tensor) -> None:
     """
     if x.ndim < 3 or x.numel() == 0:
         raise InputError(f"picture has shape {tuple(x.shape)}; it must be [batch, channels, height, width], not empty")
+    if x.is_complex():
+        raise InputError("picture has complex numbers; give real ones")
+
+
+def require_pictures(**tensors: Tensor) -> None:
+    """Refuse what is no batch of pictures ``[batch, channels, height, width]``, by the names that are given.
+
+    Raises:
+        InputError: another number of dimensions, no pixels, no floating-point numbers, or sizes that differ; NaN in
+            ``mask``.
+    """
+    for name, x in tensors.items():
+        if x.ndim != 4 or x.numel() == 0 or not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{name} has shape {tuple(x.shape)} of {kind}; it must be [batch, channels, height, width], not empty, "
+                "of floating-point numbers"
+            )
+    if "mask" in tensors and not tensors["mask"].isfinite().all():
+        raise InputError("mask contains NaN or infinite values")
+    try:
+        torch.broadcast_shapes(*(x.shape for x in tensors.values()))
+    except RuntimeError as error:
+        shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
+        raise InputError(f"sizes differ: {shapes}; give pictures and masks of one size") from error

@@ -20,8 +20,8 @@ def evidence(mask: Tensor) -> Tensor:
     Raises:
         InputError: the mask is empty, not finite, or far outside [0, 1].
     """
-    if mask.numel() == 0:
-        raise InputError(f"mask has shape {tuple(mask.shape)}: it is empty")
+    if mask.is_complex() or mask.numel() == 0:
+        raise InputError(f"mask has shape {tuple(mask.shape)} of {mask.dtype}; give real numbers, not empty")
     if not mask.isfinite().all():
         raise InputError("mask contains NaN or infinite values; give numbers from 0 (hidden) to 1 (observed)")
     low, high = mask.min().item(), mask.max().item()
