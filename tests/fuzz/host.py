@@ -54,9 +54,10 @@ class Host:
 
     def __init__(self, comfyui: Path, base: Path, files: int = 60):
         self.server = ComfyServer(comfyui, base)
-        for seed in range(files):
-            hostile_file(seed, base / "models/checkpoints")
-            hostile_file(seed, base / "models/vipaint")
+        for folder in (base / "models/checkpoints", base / "models/vipaint"):
+            folder.mkdir(exist_ok=True)
+            for seed in range(files):
+                hostile_file(seed, folder)
         (base / "models/vipaint/dangling.safetensors").symlink_to(base / "nowhere")
         self.server.start()
         self._connect()
