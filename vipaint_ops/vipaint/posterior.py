@@ -215,7 +215,7 @@ class HierarchicalPosterior:
             InputError: the file is missing, damaged, or not a posterior.
         """
         if not os.path.isfile(path):
-            raise InputError(f"posterior file {path} does not exist" + " as a file" * os.path.exists(path))
+            raise InputError(f"posterior file {path} does not exist, or is no file")
         try:
             with safe_open(str(path), "pt") as file:
                 header = dict(file.metadata() or {})
