@@ -15,7 +15,7 @@ from tools.methods_workflow import embedded_methods
 from tools.sampler_workflows import SAMPLERS
 from tools.schema_snapshot import CORE_SNAPSHOT, SNAPSHOT
 from tools.workflow_graph import Workflow
-from tools.workflow_parts import add_fit, add_samples, embedded_scene, took
+from tools.workflow_parts import add_fit, add_samples, embedded_scene, enlarge, took
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
 
@@ -30,7 +30,8 @@ def embedded_inpaint(flow: Workflow) -> None:
         "- **seed** of *Sample Posterior*: new samples of the same fit.\n"
         "- **hole** of *Demo Scene*: another mask.\n"
         "- The curves show a fit with *iterations* above 0. The keypoint preview shows denoised predictions of four "
-        "draws at each noise level.\n\n"
+        "draws at each noise level.\n"
+        "- The uncertainty map is bright where samples differ.\n\n"
         "The embedded prior supports only such scenes. For photographs, use a Stable Diffusion workflow.\n\n"
         f"{took(40)}"
     )
@@ -39,7 +40,13 @@ def embedded_inpaint(flow: Workflow) -> None:
     flow.add("PreviewImage", title="Curves of the fit", images=fit["loss_plot"])
     flow.add("PreviewImage", title="Keypoint preview", images=fit["keypoint_preview"])
     flow.group("Samples")
-    add_samples(flow, fit, given, seed=0)
+    composited = add_samples(flow, fit, given, seed=0)
+    flow.group("Where samples differ", below=True)
+    uncertainty = flow.add("VIPaintUncertaintyMap", images=composited["composited"])
+    flow.column()
+    enlarged = enlarge(flow, uncertainty["map"])
+    flow.column()
+    flow.add("PreviewImage", title="Uncertainty map", images=enlarged["IMAGE"])
 
 
 def fit_once_sample_many(flow: Workflow) -> None:

@@ -97,8 +97,8 @@ def add_fit(flow: Workflow, given: EmbeddedScene) -> Node:
     )
 
 
-def add_samples(flow: Workflow, fit: Node, given: EmbeddedScene, seed: int, muted: bool = False) -> None:
-    """Samples of a fit, composited, enlarged and saved."""
+def add_samples(flow: Workflow, fit: Node, given: EmbeddedScene, seed: int, muted: bool = False) -> Node:
+    """Samples of a fit, composited, enlarged and saved. Returns the node that composites."""
     samples = flow.add(
         "VIPaintSamplePosterior",
         posterior=fit["posterior"],
@@ -119,6 +119,7 @@ def add_samples(flow: Workflow, fit: Node, given: EmbeddedScene, seed: int, mute
     enlarged = enlarge(flow, composited["composited"], muted)
     flow.column()
     flow.add("SaveImage", images=enlarged["IMAGE"], filename_prefix="vipaint/scene", muted=muted)
+    return composited
 
 
 def enlarge(flow: Workflow, image: Output, muted: bool = False) -> Node:
