@@ -134,3 +134,9 @@ def test_matplotlib_is_loaded_on_use_only_and_without_pyplot():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_sheet_of_many_large_pictures_is_shrunk_to_a_size_that_is_written_in_seconds():
+    sheet = plots.contact_sheet([("", torch.full((3, 512, 512), 0.5))] * 400, columns=29)
+    assert 2**24 < sheet.shape[0] * sheet.shape[1] < 2**25
+    assert (sheet == 191).all(-1).sum() == pytest.approx(2**24, rel=0.02)
