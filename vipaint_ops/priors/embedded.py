@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..diffusion.schedule import NoiseSchedule
-from ..errors import InputError
+from ..errors import InputError, missing_package
 from .diffusers import DiffusersPrior, Training, one_line
 
 FORMAT = "vipaint-embedded-1"
@@ -28,7 +28,7 @@ def is_embedded(path: str | Path) -> bool:
     try:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, UnicodeError):
         return False
 
 
@@ -48,7 +48,8 @@ def load_embedded_prior(
         dtype: of the networks; the weights are converted to it.
 
     Raises:
-        InputError: the file is missing or corrupt, or its configuration does not fit its weights.
+        InputError: the file is missing or corrupt, or its configuration does not fit its weights; or
+            diffusers is not installed.
     """
     path = EMBEDDED_PRIOR if path is None else Path(path)
     metadata, tensors = _read(path)
@@ -57,8 +58,10 @@ def load_embedded_prior(
         settings = _settings(metadata["schedule"])
         training = Training(NoiseSchedule.scaled_linear(**settings), metadata["prediction_type"], settings["steps"])
         return DiffusersPrior(networks["denoiser"].to(device), networks["autoencoder"].to(device), training)
-    except (torch.OutOfMemoryError, ModuleNotFoundError):
+    except torch.OutOfMemoryError:
         raise
+    except ModuleNotFoundError as error:
+        raise missing_package(error) from error
     except Exception as error:  # a damaged configuration can raise any exception
         raise InputError(f"prior {str(path)!r} is broken: {one_line(error)}; download or train it again") from error
 
