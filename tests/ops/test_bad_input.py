@@ -79,6 +79,20 @@ def run(files, arguments, monkeypatch, capsys):
 INPAINT = {"--image": "scene.png", "--mask": "mask.png", "--out": "out"}
 FIT = {"--image": "scene.png", "--mask": "mask.png", "--posterior": "fit.safetensors"}
 SAMPLE = INPAINT | {"--posterior": "fit.safetensors"}
+ODD_DEVICES = [
+    "cpu:x",
+    "cpu:",
+    "cpu:00",
+    "cuda:",
+    "mps:",
+    ":",
+    "",
+    "cpu:\N{SUPERSCRIPT TWO}",
+    "cpu:1",
+    "cpu:-0",
+    "meta",
+]
+ODD_DEVICES += ["CPU", " cpu", "cpu\n", "cpu:\N{ARABIC-INDIC DIGIT ZERO}", "cpu:" + 5000 * "0", "xpu:0:0"]
 CASES = [
     ("inpaint", INPAINT | {"--image": "absent.png"}, "absent.png"),
     ("inpaint", INPAINT | {"--image": "text.png"}, "'text.png' cannot be read"),
@@ -111,11 +125,7 @@ CASES = [
     ("inpaint", INPAINT | {"--prompt": "a house"}, "takes no text"),
     ("inpaint", INPAINT | {"--device": "tpu"}, "--device 'tpu' is not on this machine"),
     ("inpaint", INPAINT | {"--device": "cuda:99"}, "--device 'cuda:99' is not on this machine"),
-    *[
-        ("inpaint", INPAINT | {"--device": word}, f"--device {word!r} is not on this machine")
-        for word in ("cpu:x", "cpu:", "cpu:00", "cuda:", "mps:", ":", "", "cpu:\N{SUPERSCRIPT TWO}", "cpu:1", "cpu:-0")
-        + ("meta", "CPU", " cpu", "cpu\n", "cpu:\N{ARABIC-INDIC DIGIT ZERO}", "cpu:" + 5000 * "0", "xpu:0:0")
-    ],
+    *[("inpaint", INPAINT | {"--device": word}, f"--device {word!r} is not on this machine") for word in ODD_DEVICES],
     ("inpaint", INPAINT | {"--prompt": "\udcff"}, "--prompt: invalid text value"),
     ("inpaint", INPAINT | {"--prior": "absent"}, "prior 'absent' does not exist"),
     ("inpaint", INPAINT | {"--prior": "full"}, "'full' is not a diffusers folder"),
