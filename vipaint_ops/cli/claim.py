@@ -122,7 +122,8 @@ class _Claim:
         moved = [self.folder / name for name, value in files.items() if value == digest(self.folder / name)]
         moved = [path for path in moved if not (self.new / path.name).exists()]
         if moved and moved[-1].name == list(files)[-1]:
-            shutil.rmtree(self.old)
+            if self.old.exists():
+                shutil.rmtree(self.old)
         else:
             for path in moved:
                 check_not_input(path, self.output.inputs)
