@@ -79,6 +79,20 @@ def run(files, arguments, monkeypatch, capsys):
 INPAINT = {"--image": "scene.png", "--mask": "mask.png", "--out": "out"}
 FIT = {"--image": "scene.png", "--mask": "mask.png", "--posterior": "fit.safetensors"}
 SAMPLE = INPAINT | {"--posterior": "fit.safetensors"}
+ODD_DEVICES = [
+    "cpu:x",
+    "cpu:",
+    "cpu:00",
+    "cuda:",
+    "mps:",
+    ":",
+    "",
+    "cpu:\N{SUPERSCRIPT TWO}",
+    "cpu:1",
+    "cpu:-0",
+    "meta",
+]
+ODD_DEVICES += ["CPU", " cpu", "cpu\n", "cpu:\N{ARABIC-INDIC DIGIT ZERO}", "cpu:" + 5000 * "0", "xpu:0:0"]
 CASES = [
     ("inpaint", INPAINT | {"--image": "absent.png"}, "absent.png"),
     ("inpaint", INPAINT | {"--image": "text.png"}, "'text.png' cannot be read"),
@@ -111,7 +125,8 @@ CASES = [
     ("inpaint", INPAINT | {"--prompt": "a house"}, "takes no text"),
     ("inpaint", INPAINT | {"--device": "tpu"}, "--device 'tpu' is not on this machine"),
     ("inpaint", INPAINT | {"--device": "cuda:99"}, "--device 'cuda:99' is not on this machine"),
-    ("inpaint", INPAINT | {"--device": "cpu:x"}, "--device 'cpu:x' is not on this machine"),
+    *[("inpaint", INPAINT | {"--device": word}, f"--device {word!r} is not on this machine") for word in ODD_DEVICES],
+    ("inpaint", INPAINT | {"--prompt": "\udcff"}, "--prompt: invalid text value"),
     ("inpaint", INPAINT | {"--prior": "absent"}, "prior 'absent' does not exist"),
     ("inpaint", INPAINT | {"--prior": "full"}, "'full' is not a diffusers folder"),
     ("inpaint", INPAINT | {"--prior": "text.png"}, "neither a folder"),
@@ -128,7 +143,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("command", "options", "message"), CASES, ids=[f"{c}-{m[:30]}" for c, _, m in CASES])
+@pytest.mark.parametrize(("command", "options", "message"), CASES, ids=[ascii(f"{c}-{m[:30]}") for c, _, m in CASES])
 def test_the_error_is_one_line_that_names_the_input(command, options, message, files, no_network, monkeypatch, capsys):
     status, lines = run(files, [command, *sum(options.items(), ())], monkeypatch, capsys)
     assert status == 2
@@ -167,7 +182,7 @@ def test_a_posterior_of_another_observation_or_model_is_refused(change, message,
     assert message in lines[0]
 
 
-@pytest.mark.parametrize("stage", ["fit_posterior", "sample_posterior", "write_results"])
+@pytest.mark.parametrize("stage", ["fit_posterior", "sample_posterior", "results"])
 @pytest.mark.parametrize(
     ("failure", "status", "message"),
     [
@@ -194,7 +209,7 @@ def test_an_interrupt_while_writing_leaves_nothing(files, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(HierarchicalPosterior, "save", interrupt)
+    monkeypatch.setattr(HierarchicalPosterior, "serialised", interrupt)
     arguments = ["inpaint", *sum(INPAINT.items(), ()), "--prior", "prior.safetensors"]
     assert run(files, arguments, monkeypatch, capsys)[0] == 130
 

@@ -1,6 +1,8 @@
 """The console command from its arguments to its files, with a tiny random model."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -115,16 +117,21 @@ def test_a_sample_is_the_same_in_any_batch_and_differs_with_the_seed(finished, p
     assert (samples(tmp_path / "b") - reference).abs().max() > 0.05
 
 
-def test_overwrite_replaces_the_whole_earlier_run(finished, pictures, model, tmp_path):
-    stale = ["sample_07.png", "fit.png"]
-    for name in (*stale, "notes.txt"):
-        (tmp_path / name).write_text("old")
+def test_overwrite_replaces_the_whole_earlier_run_and_nothing_else(finished, pictures, model, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / "notes.txt").write_text("old")
     arguments = ["sample", *pictures, *model, *QUICK, "--posterior", str(finished / "posterior.safetensors")]
-    assert main([*arguments, "--no-composite", "--overwrite", "--out", str(tmp_path)]) == 0
-    assert not (tmp_path / stale[0]).exists()
-    assert (tmp_path / "notes.txt").read_text() == "old"
-    assert Image.open(tmp_path / "fit.png").size
-    assert (samples(tmp_path) - samples(finished))[..., :32].abs().max() > 0.01
+    arguments += ["--out", str(out), "--overwrite", "--samples", "2"]
+    assert main([*arguments, "--no-composite"]) == 0
+    assert {path.name for path in out.iterdir()} == {*OUTPUTS, "notes.txt", "sample_00.png", "sample_01.png"}
+    assert (out / "notes.txt").read_text() == "old"
+    assert (samples(out) - samples(finished)[:2])[..., :32].abs().max() > 0.01
+    files = json.loads((out / "metrics.json").read_text())["files"]
+    assert files == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in out.iterdir()
+        if path.name not in ("notes.txt", "metrics.json")
+    }
 
 
 def test_other_sizes_are_cut_to_the_embedded_models_square_with_a_notice(model, tmp_path, capsys):

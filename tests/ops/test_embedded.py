@@ -1,6 +1,7 @@
 """The file of the embedded prior: its networks, and errors for broken files."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -119,3 +120,9 @@ def test_broken_weights_are_refused(weight, message, tmp_path):
     path = save_embedded(tmp_path / "prior.safetensors", **{NORM: weight})
     with pytest.raises(InputError, match=message):
         load_embedded_prior(path)
+
+
+def test_without_diffusers_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(InputError, match=r"package 'diffusers' is missing: run pip install '\.\[cli\]' in the folder"):
+        load_embedded_prior()

@@ -143,3 +143,9 @@ def test_a_heat_map_is_brighter_where_the_values_are_larger():
     assert pixels.shape == (2, 10, 3)
     assert (np.diff(light[:10]) > 0).all()
     assert (pixels[1] == pixels[1, 1]).all()
+
+
+def test_a_sheet_of_many_large_pictures_is_shrunk_to_a_size_that_is_written_in_seconds():
+    sheet = plots.contact_sheet([("", torch.full((3, 512, 512), 0.5))] * 400, columns=29)
+    assert 2**24 < sheet.shape[0] * sheet.shape[1] < 2**25
+    assert (sheet == 191).all(-1).sum() == pytest.approx(2**24, rel=0.02)

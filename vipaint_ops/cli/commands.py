@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,10 @@ from ..presets import PRESETS, Preset
 from ..priors.diffusers import DiffusersPrior, from_pipeline
 from ..priors.embedded import EMBEDDED_SIZE, is_embedded, load_embedded_prior
 from ..vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
-from .results import check_folder, check_writable, staging, write_results
+from .claim import claimed
+from .output import PosteriorFile, ResultFolder, check_writable
+from .results import least_size, results
+from .say import say
 from .task import NOT_FINITE, Task
 
 DEMO_SCENE = Path(__file__).parents[1] / "assets" / "demo_scene.png"
@@ -48,30 +53,31 @@ def inpaint(options: argparse.Namespace) -> None:
 
 def fit(options: argparse.Namespace) -> None:
     """Fit and save the posterior."""
-    path = Path(options.posterior)
-    if path.is_dir() or (path.exists() and not options.overwrite):
-        raise InputError(f"--posterior {str(path)!r} exists already: give another name or --overwrite")
-    check_writable(path.parent)
+    output = PosteriorFile(options)
+    check_writable(output)
     config, device = _fit_config(options), _device(options.device)
     task = _task(options, load_mask(options.mask, options.invert_mask))
-    prior, observation = task.observe(_prior(options, device), options.noise_std)
-    posterior = _fit(task, prior, observation, config, options.seed)
-    with staging(path.parent) as folder:
-        posterior.save(folder / path.name)
-    print(f"wrote {path}")
+    with claimed(output, 0) as write:
+        prior, observation = task.observe(_prior(options, device), options.noise_std)
+        posterior = _fit(task, prior, observation, config, options.seed)
+        write({output.path.name: posterior.serialised()})
+    say(f"wrote {output.path}", sys.stdout)
 
 
 def sample(options: argparse.Namespace) -> None:
     """Sample from a saved posterior of the same picture, mask and model."""
-    check_folder(Path(options.out), options.overwrite)
+    output = ResultFolder(options)
+    check_writable(output)
     config, device = _refine_config(options), _device(options.device)
     posterior = HierarchicalPosterior.load(options.posterior)
     task = _task(options, load_mask(options.mask, options.invert_mask))
-    prior, observation = task.observe(_prior(options, device), options.noise_std or _fitted_noise(posterior))
-    posterior.check(prior)
-    posterior.check_observation(observation)
-    result = _sample(task, prior, observation, posterior, config, options)
-    write_results(options, task, prior, observation, posterior, result, {"refine": _record(config)})
+    with claimed(output, least_size(task, options.samples)) as write:
+        prior, observation = task.observe(_prior(options, device), options.noise_std or _fitted_noise(posterior))
+        posterior.check(prior)
+        posterior.check_observation(observation)
+        result = _sample(task, prior, observation, posterior, config, options)
+        write(results(options, task, prior, observation, posterior, result, {"refine": _record(config)}))
+    _say_where(options)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -83,14 +89,21 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def _fit_and_sample(options: argparse.Namespace, mask: Tensor) -> None:
-    check_folder(Path(options.out), options.overwrite)
+    output = ResultFolder(options)
+    check_writable(output)
     device, fit_config, refine_config = _device(options.device), _fit_config(options), _refine_config(options)
     task = _task(options, mask)
-    prior, observation = task.observe(_prior(options, device), options.noise_std)
-    posterior = _fit(task, prior, observation, fit_config, options.seed)
-    result = _sample(task, prior, observation, posterior, refine_config, options)
-    configs = {"fit": dataclasses.asdict(fit_config), "refine": _record(refine_config)}
-    write_results(options, task, prior, observation, posterior, result, configs)
+    with claimed(output, least_size(task, options.samples)) as write:
+        prior, observation = task.observe(_prior(options, device), options.noise_std)
+        posterior = _fit(task, prior, observation, fit_config, options.seed)
+        result = _sample(task, prior, observation, posterior, refine_config, options)
+        configs = {"fit": dataclasses.asdict(fit_config), "refine": _record(refine_config)}
+        write(results(options, task, prior, observation, posterior, result, configs))
+    _say_where(options)
+
+
+def _say_where(options: argparse.Namespace) -> None:
+    say(f"wrote {options.samples} samples to {options.out}; see {Path(options.out) / 'sheet.png'}", sys.stdout)
 
 
 def _task(options: argparse.Namespace, mask: Tensor) -> Task:
@@ -121,8 +134,8 @@ def _device(name: str) -> torch.device:
     present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if name == "auto":
         return torch.device("cuda" if present["cuda"] else "cpu")
-    kind, _, index = name.partition(":")
-    if not (index or "0").isdecimal() or int(index or 0) >= present.get(kind, 0):
+    words = re.fullmatch(r"(cpu|cuda|mps)(:([0-9]|[1-9][0-9]{1,3}))?", name)
+    if words is None or int(words[3] or 0) >= present[words[1]]:
         choices = ", ".join(kind for kind, count in present.items() if count)
         raise InputError(f"--device {name!r} is not on this machine; choose auto or one of {choices}")
     return torch.device(name)

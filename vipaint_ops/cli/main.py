@@ -9,9 +9,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from ..errors import InputError
+from ..errors import InputError, missing_package
 from ..inference.corrections import CORRECTIONS
 from ..presets import PRESETS
+from .say import say
+from .stop import stoppable
 
 _DESCRIPTION = """\
 Fill the hidden part of a picture in several plausible ways.
@@ -79,7 +81,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"vipaint: error: {message} (help: {self.prog} --help)\n")
+        say(f"vipaint: error: {message} (help: {self.prog} --help)", sys.stderr)
+        self.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -125,7 +128,11 @@ def build_parser() -> argparse.ArgumentParser:
         machine.add_argument(
             "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="precision of the networks"
         )
-        machine.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
+        machine.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="replace the unchanged files of an earlier run; nothing else",
+        )
     return parser
 
 
@@ -159,8 +166,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--prior-config", metavar="FOLDER", help="for a single-file checkpoint: a diffusers folder of its model family"
     )
-    group.add_argument("--prompt", default="", help="content of the picture")
-    group.add_argument("--negative-prompt", default="", help="content to avoid; used if cfg is not 1")
+    group.add_argument("--prompt", type=text, default="", help="content of the picture")
+    group.add_argument("--negative-prompt", type=text, default="", help="content to avoid; used if cfg is not 1")
     group.add_argument(
         "--cfg",
         type=number,
@@ -187,7 +194,10 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", type=_integer(2), help="refinement steps (default: the preset's)")
     group.add_argument("--guidance", choices=list(CORRECTIONS), help="correction at every step (default: the preset's)")
     group.add_argument(
-        "--batch-size", type=_integer(1), default=8, help="pictures computed together; more memory, same samples"
+        "--batch-size",
+        type=_integer(1),
+        default=8,
+        help="pictures computed together: more memory, same samples up to rounding (one pixel in 500 by a level)",
     )
     group.add_argument(
         "--particles",
@@ -230,21 +240,30 @@ def times(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
 
 
+def text(words: str) -> str:
+    words.encode()  # fails for bytes that are no UTF-8, which no file of the results could hold
+    return words
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 2 after an error of the input or the system, 130 if interrupted."""
+    """Run the command; returns the exit status.
+
+    0: the results are in their place. 2: an error of the input or the system. 128 and the number of the signal if one
+    has stopped it: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
+    """
     options = build_parser().parse_args(arguments)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), stoppable():
             warnings.showwarning = _notice
             from .commands import COMMANDS
 
             COMMANDS[options.command](options)
     except InputError as error:
         return _say("error", error, status=2)
-    except KeyboardInterrupt:
-        return _say("interrupted", "nothing was written", status=130)
+    except KeyboardInterrupt as error:
+        return _say("interrupted", "nothing was written", status=getattr(error, "status", 130))
     except ModuleNotFoundError as error:
-        return _say("error", f"package {error.name!r} is missing: pip install 'vipaint[cli]'", status=2)
+        return _say("error", missing_package(error), status=2)
     except OSError as error:
         return _say("error", f"{error}: check the free space of the disk and the permissions of the folder", status=2)
     except (MemoryError, RuntimeError) as error:
@@ -260,5 +279,5 @@ def _notice(message: Warning | str, category: type[Warning], filename: str, *_: 
 
 
 def _say(kind: str, message: object, status: int = 0) -> int:
-    print(f"vipaint: {kind}: {' '.join(str(message).split())}", file=sys.stderr)
+    say(f"vipaint: {kind}: {message}", sys.stderr)
     return status

@@ -1,74 +1,42 @@
-"""The output files of ``vipaint``: pictures, plots, posterior and metrics. All are written at the end, or none."""
+"""The content of the output files of ``vipaint``: pictures, plots, posterior and metrics."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
-import os
 import platform
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ..errors import InputError
 from ..evaluation import metrics, plots
 from ..images import masks
-from ..images.pictures import crop_to, save_image
+from ..images.pictures import crop_to, pixels, png
 from ..inference.results import SampleResult
 from ..measurement.observation import Observation
 from ..operators import Inpainting
 from ..priors.diffusers import DiffusersPrior
 from ..vipaint import HierarchicalPosterior
+from .output import RECORD
 from .task import Task
 
 EXPECTED = 4
 """Number of draws per keypoint in keypoints.png."""
 
-OUTPUTS = ("sample_*.png", "sheet.png", "fit.png", "keypoints.png", "posterior.safetensors", "metrics.json")
+SHOWN = 400
+"""Number of samples in sheet.png, at most."""
 
 
-def check_folder(out: Path, overwrite: bool) -> None:
-    """Check the folder for the results.
-
-    Raises:
-        InputError: the folder is not writable, or has results of an earlier run and ``overwrite`` is off.
-    """
-    check_writable(out)
-    found = sorted(path.name for pattern in OUTPUTS for path in out.glob(pattern))
-    if found and not overwrite:
-        raise InputError(f"--out {str(out)!r} has results already ({found[0]}): give another folder or --overwrite")
+def least_size(task: Task, samples: int) -> int:
+    """What the results surely take on the disk, in bytes: a third of the pixels, as PNG compresses pictures."""
+    return samples * task.picture.shape[2] * task.picture.shape[3]
 
 
-def check_writable(folder: Path) -> None:
-    """Check that a folder is writable, or can be made.
-
-    Raises:
-        InputError: it is not writable, or is a file.
-    """
-    existing = _existing(folder)
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"cannot write to {str(folder)!r}: {str(existing)!r} is not a folder with write permission")
-
-
-@contextmanager
-def staging(folder: Path) -> Iterator[Path]:
-    """A temporary folder. Its files move to ``folder`` at the end; after an error they are deleted."""
-    with tempfile.TemporaryDirectory(prefix=".vipaint-", dir=_existing(folder)) as staged:
-        yield Path(staged)
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in Path(staged).iterdir():
-            os.replace(path, folder / path.name)
-
-
-def write_results(
+def results(
     options: argparse.Namespace,
     task: Task,
     prior: DiffusersPrior,
@@ -76,13 +44,13 @@ def write_results(
     posterior: HierarchicalPosterior,
     result: SampleResult,
     configs: dict[str, Any],
-) -> None:
-    """Write the results of a run to ``options.out``, and remove those of an earlier run.
+) -> dict[str, bytes]:
+    """The files of a run by name, its record last.
 
     Args:
         configs: settings of the stages, by stage.
     """
-    out, size = Path(options.out), task.picture.shape[2:]
+    size = task.picture.shape[2:]
     decoded = crop_to(result.images.float().cpu(), *size)
     images = decoded.clamp(-1, 1)
     if not options.no_composite:
@@ -100,25 +68,18 @@ def write_results(
     }
     if result.populations is not None:
         report["particles"] = str(result.populations)
-    with staging(out) as folder:
-        for i, image in enumerate(images):
-            save_image(folder / f"sample_{i:02d}.png", image)
-        _save_plots(folder, task, images, prior, posterior)
-        posterior.save(folder / "posterior.safetensors")
-        report["evaluations"] = {"fit": vars(posterior.evaluations), "sample": vars(result.evaluations)}
-        (folder / "metrics.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        written = {path.name for path in folder.iterdir()}
-    for path in [path for pattern in OUTPUTS for path in out.glob(pattern) if path.name not in written]:
-        path.unlink()
-    print(f"wrote {len(images)} samples to {out}; see {out / 'sheet.png'}")
+    files = {f"sample_{i:02d}.png": png(pixels(image)) for i, image in enumerate(images)}
+    files |= {name: png(plot) for name, plot in _plots(task, images, prior, posterior).items()}
+    files["posterior.safetensors"] = posterior.serialised()
+    report["evaluations"] = {"fit": vars(posterior.evaluations), "sample": vars(result.evaluations)}
+    report["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return files | {RECORD: (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()}
 
 
-def _save_plots(
-    folder: Path, task: Task, images: Tensor, prior: DiffusersPrior, posterior: HierarchicalPosterior
-) -> None:
+def _plots(task: Task, images: Tensor, prior: DiffusersPrior, posterior: HierarchicalPosterior) -> dict[str, Any]:
     size = task.picture.shape[2:]
     items = [("observed", plots.show_hole(task.picture, task.mask))]
-    items += [(f"sample {i}", image[None]) for i, image in enumerate(images)]
+    items += [(f"sample {i}", image[None]) for i, image in enumerate(images[:SHOWN])]
     items += [] if task.truth is None else [("truth", task.truth)]
     expected = [
         (f"t = {time:.3f}", crop_to(image[None].float().cpu(), *size))
@@ -126,13 +87,12 @@ def _save_plots(
         for image in images_at
     ]
     pictures = {
-        "sheet": plots.contact_sheet(items, columns=math.ceil((2 * len(items)) ** 0.5)),
-        "keypoints": plots.contact_sheet(expected, columns=EXPECTED),
+        "sheet.png": plots.contact_sheet(items, columns=math.ceil((2 * len(items)) ** 0.5)),
+        "keypoints.png": plots.contact_sheet(expected, columns=EXPECTED),
     }
     if posterior.history:
-        pictures["fit"] = plots.fit_curves(posterior.history)
-    for name, pixels in pictures.items():
-        Image.fromarray(pixels).save(folder / f"{name}.png")
+        pictures["fit.png"] = plots.fit_curves(posterior.history)
+    return pictures
 
 
 def _metrics(task: Task, decoded: Tensor, images: Tensor, noise_std: float) -> dict[str, Any]:
@@ -160,8 +120,3 @@ def _versions() -> dict[str, str]:
     installed = {d.name.lower() for d in metadata.distributions()}
     names = [name for name in ("vipaint", "torch", "diffusers", "transformers") if name in installed]
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or its nearest parent that exists."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())

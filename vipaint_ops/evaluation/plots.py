@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,6 +35,8 @@ _FONT = "DejaVu Sans"
 _INK, _SOFT, _RULE, _CURVE = "#1f2933", "#66727f", "#e3e7eb", "#2f6f8f"
 _TILE_SIDE = 192
 _MARGIN, _GAP = 20, 12
+_LARGEST_SHEET = 2**24
+"""Pixels of all tiles: larger ones take minutes to write. Tiles are shrunk to it."""
 _PANEL = (5.2, 3.1)
 
 
@@ -58,6 +61,8 @@ def contact_sheet(
     height, width = sizes.pop()
     scale = scale or max(1, _TILE_SIDE // max(height, width))
     height, width = scale * height, scale * width
+    shrink = min(1.0, (_LARGEST_SHEET / (len(items) * height * width)) ** 0.5)
+    height, width = max(1, int(shrink * height)), max(1, int(shrink * width))
     text = min(max(round(width / 13), 12), 26)
     lines = 1 + max(name.count("\n") for name, _ in items)
     label, heading = round((0.5 + 1.4 * lines) * text), (round(2.1 * text) if title else 0)
@@ -78,7 +83,7 @@ def contact_sheet(
         _write(figure, left, top - 0.55 * text, name, text)
     sheet = _pixels(figure)
     for (_, image), (top, left) in zip(items, corners, strict=True):
-        sheet[top : top + height, left : left + width] = _tile(image, scale)
+        sheet[top : top + height, left : left + width] = _tile(image, scale, (height, width))
     return sheet
 
 
@@ -214,7 +219,8 @@ def _pixels(figure: Figure) -> Pixels:
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
 
 
-def _tile(image: Tensor, scale: int) -> Pixels:
-    levels = (image.detach().float().cpu().reshape(image.shape[-3:]).clamp(-1, 1) + 1) * 127.5
-    pixels = levels.round().byte().permute(1, 2, 0).numpy()
-    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+def _tile(image: Tensor, scale: int, size: tuple[int, int]) -> Pixels:
+    image = image.detach().float().cpu().reshape(image.shape[-3:])
+    image = image.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
+    image = F.interpolate(image[None], size=size, mode="area")[0] if image.shape[1:] != size else image
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,20 @@ def load_mask(path: str | Path, invert: bool = False) -> Tensor:
 
 def save_image(path: str | Path, image: Tensor) -> None:
     """Write ``[1, 3, height, width]`` or ``[3, height, width]`` in [-1, 1] as an 8-bit picture, clamped."""
+    Image.fromarray(pixels(image)).save(path)
+
+
+def png(rgb: np.ndarray) -> bytes:
+    """8-bit pixels, ``[height, width, 3]``, as the content of a PNG file."""
+    content = BytesIO()
+    Image.fromarray(rgb).save(content, "png")
+    return content.getvalue()
+
+
+def pixels(image: Tensor) -> np.ndarray:
+    """``[1, 3, height, width]`` or ``[3, height, width]`` in [-1, 1] as 8-bit ``[height, width, 3]``, clamped."""
     rows = image.reshape(image.shape[-3:]).permute(1, 2, 0)
-    pixels = ((rows.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    Image.fromarray(pixels.numpy()).save(path)
+    return ((rows.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
 
 
 def pad_observation(observation: Observation, multiple: int) -> Observation:

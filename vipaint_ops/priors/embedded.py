@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..diffusion.schedule import NoiseSchedule
-from ..errors import InputError
+from ..errors import InputError, missing_package
 from .diffusers import DiffusersPrior, Training, one_line
 from .embedded_file import EmbeddedFile, read_embedded
 from .embedded_file import is_embedded as is_embedded
@@ -34,7 +34,8 @@ def load_embedded_prior(
         dtype: of the networks; the weights are converted to it.
 
     Raises:
-        InputError: the file is missing or corrupt, or its configuration does not fit its weights.
+        InputError: the file is missing or corrupt, or its configuration does not fit its weights; or
+            diffusers is not installed.
     """
     path = EMBEDDED_PRIOR if path is None else Path(path)
     file = read_embedded(path)
@@ -42,8 +43,10 @@ def load_embedded_prior(
         networks = _build(file, dtype)
         training = Training(NoiseSchedule.scaled_linear(**file.schedule), file.prediction_type, file.schedule["steps"])
         prior = DiffusersPrior(networks["denoiser"].to(device), networks["autoencoder"].to(device), training)
-    except (torch.OutOfMemoryError, ModuleNotFoundError):
+    except torch.OutOfMemoryError:
         raise
+    except ModuleNotFoundError as error:
+        raise missing_package(error) from error
     except Exception as error:  # a damaged configuration can raise any exception
         raise InputError(f"prior {str(path)!r} is broken: {one_line(error)}; download or train it again") from error
     prior.weights_file = file.digest

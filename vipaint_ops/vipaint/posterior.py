@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..diffusion.prior import CountedPrior, DiffusionPrior, Evaluations
@@ -199,13 +200,26 @@ class HierarchicalPosterior:
         copy.metadata, copy.history, copy.evaluations = self.metadata, self.history, self.evaluations
         return copy
 
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file whose metadata can be read without loading it."""
+    def serialised(self) -> bytes:
+        """The content of a safetensors file whose metadata can be read without loading it."""
         header = dict(self.metadata, format=FORMAT, times=json.dumps(self.times), eta=json.dumps(self.eta))
         header |= {"history": json.dumps(self.history), "evaluations": json.dumps(vars(self.evaluations))}
         header |= {"family": self.family, "components": str(self.components)}
         tensors = [tensor.detach().cpu().contiguous() for tensor in self._tensors]
-        save_file(dict(zip(_TENSORS, tensors, strict=True)), str(path), header)
+        return save(dict(zip(_TENSORS, tensors, strict=True)), header)
+
+    def save(self, path: str | Path) -> None:
+        """Write :meth:`serialised` to a file, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written. What was at ``path`` is unchanged.
+        """
+        part = Path(path).with_name(f".vipaint-{uuid.uuid4().hex}.part")
+        try:
+            part.write_bytes(self.serialised())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> HierarchicalPosterior:
@@ -256,6 +270,15 @@ class HierarchicalPosterior:
             raise InputError(f"{path} is damaged: its eta or history are not finite numbers; fit it again")
         if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= _MOST_ROWS for v in counts):
             raise InputError(f"{path} is damaged: its evaluations are not counts; fit it again")
+
+
+def is_posterior(path: str | Path) -> bool:
+    """Whether a file has the format of a posterior in its metadata."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (OSError, SafetensorError, UnicodeError):
+        return False
 
 
 def log_ratio(walk: list[Keypoint], data_std: float) -> Tensor:
