@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.images import masks
+from ..vipaint_ops.images.padding import crop_to
 from ..vipaint_ops.images.paint import painted
-from ..vipaint_ops.images.pictures import crop_to
 from ..vipaint_ops.operators.inpainting import HIGHEST, LOWEST, evidence
 
 PICTURE_MULTIPLES = (8, 16, 32)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..vipaint_ops.diffusion.prior import Evaluations
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.evaluation import plots
-from ..vipaint_ops.images.pictures import crop_to
+from ..vipaint_ops.images.padding import crop_to
 from ..vipaint_ops.inference.decoder import DECODERS
 from ..vipaint_ops.inference.particles import weighs_exactly
 from ..vipaint_ops.inference.results import SampleResult

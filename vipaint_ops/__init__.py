@@ -14,11 +14,13 @@ from .measurement.observation import Observation
 from .presets import PRESETS
 from .priors import analytic
 from .priors.embedded import load_embedded_prior
+from .restoration import METHODS, restore
 from .vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "METHODS",
     "PRESETS",
     "DiffusionPrior",
     "Evaluations",
@@ -34,6 +36,7 @@ __all__ = [
     "fit_posterior",
     "load_embedded_prior",
     "operators",
+    "restore",
     "sample_posterior",
     "samplers",
 ]

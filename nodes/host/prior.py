@@ -20,7 +20,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...vipaint_ops.errors import InputError
-from ...vipaint_ops.images.pictures import pad_observation
+from ...vipaint_ops.images.padding import pad_observation
 from ...vipaint_ops.inference.progress import Progress
 from ...vipaint_ops.measurement.observation import Observation
 from ...vipaint_ops.settings import is_finite

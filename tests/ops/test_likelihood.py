@@ -10,7 +10,7 @@ from vipaint_ops import FitConfig, NoiseSchedule, Observation, RefineConfig, fit
 from vipaint_ops.diffusion.prior import CountedPrior
 from vipaint_ops.errors import InputError
 from vipaint_ops.evaluation.degrade import degrade
-from vipaint_ops.images.pictures import pad_observation
+from vipaint_ops.images.padding import pad_observation
 from vipaint_ops.inference.corrections import CORRECTIONS, DPS, Kalman, root_weights
 from vipaint_ops.measurement.likelihood import Gaussian, StudentT
 from vipaint_ops.samplers import KalmanConfig, kalman

@@ -9,7 +9,7 @@ from tests.ops.operator_cases import CPU, dense
 from vipaint_ops import FitConfig, Observation, samplers
 from vipaint_ops.diffusion.prior import CountedPrior
 from vipaint_ops.errors import InputError
-from vipaint_ops.images.pictures import crop_to, pad_observation
+from vipaint_ops.images.padding import crop_to, pad_observation
 from vipaint_ops.operators import Blur, Compose, Crop, GaussianBlur, Grey, Inpainting, MotionBlur, SuperResolution
 from vipaint_ops.vipaint.published.v2 import PublishedV2
 

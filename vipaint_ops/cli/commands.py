@@ -23,6 +23,7 @@ from ..measurement.observation import Observation
 from ..presets import PRESETS, Preset
 from ..priors.diffusers import DiffusersPrior, from_pipeline
 from ..priors.embedded import EMBEDDED_SIZE, is_embedded, load_embedded_prior
+from ..restoration import stream
 from ..vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
 from .claim import claimed
 from .output import PosteriorFile, ResultFolder, check_writable
@@ -200,16 +201,11 @@ def _fitted_noise(posterior: HierarchicalPosterior) -> float:
         raise InputError("the posterior has no readable noise level in its metadata: give --noise-std") from error
 
 
-def _generator(seed: int, stage: int) -> torch.Generator:
-    """Fit and sampling have one stream each, so that ``fit`` and then ``sample`` give the samples of ``inpaint``."""
-    return torch.Generator().manual_seed(2 * seed + stage)
-
-
 def _fit(
     task: Task, prior: DiffusersPrior, observation: Observation, config: FitConfig, seed: int
 ) -> HierarchicalPosterior:
     with task.stage("fit") as callback:
-        posterior = fit_posterior(prior, observation, config, generator=_generator(seed, 0), callback=callback)
+        posterior = fit_posterior(prior, observation, config, generator=stream(seed, 0), callback=callback)
     _check_finite(posterior.means)
     return posterior
 
@@ -222,7 +218,7 @@ def _sample(
     config: RefineConfig,
     options: argparse.Namespace,
 ) -> SampleResult:
-    generator = _generator(options.seed, 1)
+    generator = stream(options.seed, 1)
     with task.stage("sample") as callback:
         result = sample_posterior(
             prior, observation, posterior, options.samples, config, generator=generator, callback=callback

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..evaluation import metrics, plots
 from ..images import masks
-from ..images.pictures import crop_to, pixels, png
+from ..images.padding import crop_to
+from ..images.pictures import pixels, png
 from ..inference.results import SampleResult
 from ..measurement.observation import Observation
 from ..operators import Inpainting
@@ -90,7 +91,7 @@ def _plots(task: Task, images: Tensor, prior: DiffusersPrior, posterior: Hierarc
         "sheet.png": plots.contact_sheet(items, columns=math.ceil((2 * len(items)) ** 0.5)),
         "keypoints.png": plots.contact_sheet(expected, columns=EXPECTED),
     }
-    if posterior.history:
+    if any(plots.CURVES.keys() & record.keys() for record in posterior.history):
         pictures["fit.png"] = plots.fit_curves(posterior.history)
     return pictures
 

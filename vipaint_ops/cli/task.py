@@ -12,11 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..images.pictures import pad_observation
 from ..inference.progress import Callback, Progress
 from ..measurement.observation import Observation
 from ..operators import Inpainting
 from ..priors.diffusers import DiffusersPrior
+from ..restoration import for_picture
 
 NOT_FINITE = "the run diverged to NaN or infinite values: use --dtype float32, a larger --noise-std or more --steps"
 
@@ -40,9 +40,7 @@ class Task:
     def observe(self, prior: DiffusersPrior, noise_std: float) -> tuple[DiffusersPrior, Observation]:
         """The model and the observation, for the picture padded to a size that the model takes."""
         observation = Observation(self.mask * self.picture, Inpainting(self.mask), noise_std)
-        padded = pad_observation(observation, prior.picture_multiple)
-        height, width = padded.y.shape[2:]
-        return prior.for_size(*padded.operator.picture_size((height, width))), padded
+        return for_picture(prior, observation)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callback]:

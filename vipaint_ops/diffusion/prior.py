@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -39,6 +39,18 @@ class DiffusionPrior(Protocol):
 
     def encode(self, x: Tensor) -> Tensor:
         """Picture to latent (the mean, where the encoder is random)."""
+        ...
+
+
+@runtime_checkable
+class SizedPrior(Protocol):
+    """A prior for pictures of several sizes."""
+
+    picture_multiple: int
+    """Both sides of a picture must be multiples of this."""
+
+    def for_size(self, height: int, width: int) -> Any:
+        """The same model for pictures of ``height`` x ``width`` pixels."""
         ...
 
 

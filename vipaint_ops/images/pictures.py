@@ -13,8 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..measurement.observation import Observation
-from ..operators import Compose, Crop
 from ..operators.inpainting import KNOWN_FROM, evidence
 from .files import PictureFile, read_picture
 
@@ -72,29 +70,6 @@ def pixels(image: Tensor) -> np.ndarray:
     """``[1, 3, height, width]`` or ``[3, height, width]`` in [-1, 1] as 8-bit ``[height, width, 3]``, clamped."""
     rows = image.reshape(image.shape[-3:]).permute(1, 2, 0)
     return ((rows.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
-
-
-def pad_observation(observation: Observation, multiple: int) -> Observation:
-    """The observation of a picture extended at the right and the bottom to sides that are multiples of ``multiple``.
-
-    The added border is not measured and constrains nothing. :func:`crop_to` removes it from the samples.
-
-    Raises:
-        InputError: the operator has no measurements of this size.
-    """
-    rows, columns = observation.y.shape[-2:]
-    height, width = observation.operator.picture_size((rows, columns))
-    below, right = -height % multiple, -width % multiple
-    if not below and not right:
-        return observation
-    crop = Crop(height, width, below, right)
-    operator = Compose(crop, observation.operator)
-    return Observation(observation.y, operator, observation.noise_std, observation.likelihood)
-
-
-def crop_to(images: Tensor, height: int, width: int) -> Tensor:
-    """The top left ``height`` x ``width`` pixels: removes the border of :func:`pad_observation`."""
-    return images[..., :height, :width]
 
 
 def centre_square(image: Tensor, size: int) -> Tensor:

@@ -1,0 +1,135 @@
+"""One call for every method: samples of a degraded picture, by VIPaint or by the method of another paper."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from . import samplers
+from .diffusion.prior import DiffusionPrior, SizedPrior
+from .errors import InputError
+from .images.padding import crop_to, pad_observation
+from .inference.progress import Callback
+from .inference.results import SampleResult
+from .measurement.observation import Observation
+from .presets import PRESETS
+from .samplers.config import SamplerConfig
+from .samplers.driver import Sampler
+from .vipaint import fit_posterior, sample_posterior
+
+
+class Method(NamedTuple):
+    """A sampler with the class of its settings."""
+
+    sample: Sampler[Any]
+    config: type[SamplerConfig]
+
+
+VIPAINT = "vipaint"
+"""The method that fits a posterior before it samples."""
+METHODS: dict[str, Method] = {
+    "blended": Method(samplers.blended, samplers.BlendedConfig),
+    "copaint": Method(samplers.copaint, samplers.CoPaintConfig),
+    "ddnm": Method(samplers.ddnm, samplers.DDNMConfig),
+    "ding": Method(samplers.ding, samplers.DInGConfig),
+    "dps": Method(samplers.dps, samplers.DPSConfig),
+    "kalman": Method(samplers.kalman, samplers.KalmanConfig),
+    "lanpaint": Method(samplers.lanpaint, samplers.LanPaintConfig),
+    "latino": Method(samplers.latino, samplers.LATINOConfig),
+    "pigdm": Method(samplers.pigdm, samplers.PiGDMConfig),
+    "psld": Method(samplers.psld, samplers.PSLDConfig),
+    "red-diff": Method(samplers.red_diff, samplers.RedDiffConfig),
+    "red-diff-v": Method(samplers.red_diff_v, samplers.RedDiffVConfig),
+    "repaint": Method(samplers.repaint, samplers.RePaintConfig),
+    "resample": Method(samplers.resample, samplers.ReSampleConfig),
+}
+"""The methods of other papers, by name."""
+
+
+def restore(
+    prior: DiffusionPrior,
+    observation: Observation,
+    num_samples: int = 4,
+    *,
+    preset: str = "balanced",
+    method: str = VIPAINT,
+    seed: int = 0,
+    callback: Callback | None = None,
+    **settings: Any,
+) -> SampleResult:
+    """Draw samples of the picture behind ``observation``.
+
+    A :class:`~vipaint_ops.diffusion.prior.SizedPrior`, as those of diffusers models, takes a picture of any size: it is
+    padded, and the images of the result are cropped. Latents keep the border.
+
+    Args:
+        num_samples: how many.
+        preset: settings of VIPaint, one of ``PRESETS``; other methods have their own.
+        method: "vipaint", or one of ``METHODS``.
+        seed: of all random numbers; equal seeds give equal samples.
+        callback: called after every step.
+        settings: changes to the settings of the method: of ``RefineConfig`` for VIPaint, else of its own class.
+
+    Raises:
+        InputError: an unknown preset, method or setting, a value out of range, or an observation that the method is not
+            defined for.
+    """
+    size = observation.operator.picture_size((observation.y.shape[-2], observation.y.shape[-1]))
+    prior, observation = for_picture(prior, observation)
+    if method == VIPAINT:
+        chosen = one_of("preset", preset, PRESETS)
+        refine = changed(chosen.refine, settings)
+        posterior = fit_posterior(prior, observation, chosen.fit, generator=stream(seed, 0), callback=callback)
+        result = sample_posterior(
+            prior, observation, posterior, num_samples, refine, generator=stream(seed, 1), callback=callback
+        )
+    else:
+        found = one_of("method", method, METHODS)
+        config = changed(found.config(), settings)
+        result = found.sample(prior, observation, num_samples, config, generator=stream(seed, 1), callback=callback)
+    return dataclasses.replace(result, images=crop_to(result.images, *size))
+
+
+def stream(seed: int, stage: int) -> torch.Generator:
+    """The random numbers of a stage, 0 for a fit and 1 for sampling: a saved fit gives the samples of one call."""
+    return torch.Generator().manual_seed(2 * seed + stage)
+
+
+def for_picture(prior: Any, observation: Observation) -> tuple[Any, Observation]:
+    """The model and the observation for the picture padded to a size that the model takes, if it takes several."""
+    if not isinstance(prior, SizedPrior):
+        return prior, observation
+    padded = pad_observation(observation, prior.picture_multiple)
+    height, width = padded.operator.picture_size((padded.y.shape[-2], padded.y.shape[-1]))
+    return prior.for_size(height, width), padded
+
+
+Choice = TypeVar("Choice")
+
+
+def one_of(name: str, value: str, options: dict[str, Choice]) -> Choice:
+    """The option of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if value not in options:
+        raise InputError(f"{name} is {value!r}; choose one of {', '.join(options)}")
+    return options[value]
+
+
+Config = TypeVar("Config")
+
+
+def changed(config: Config, settings: dict[str, Any]) -> Config:
+    """The configuration with other settings.
+
+    Raises:
+        InputError: it has no such setting, or a value is out of its range.
+    """
+    known = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    for name in settings:
+        one_of("setting", name, dict.fromkeys(known))
+    return dataclasses.replace(config, **settings)  # type: ignore[type-var]
