@@ -72,8 +72,8 @@ def _in_batches(
         if line["kind"] in ("no answer", "hang"):
             host.restart()
         elif case % batch == batch - 1:
-            line["resident"] = host.server.resident_bytes()
             line["changed"] = host.unchanged()
+            line["resident"] = host.server.resident_bytes()
         results.add(line)
 
 

@@ -102,6 +102,7 @@ class Host:
 
     def unchanged(self) -> list[str]:
         """What the prompts have changed and must not: ComfyUI's own sampler, and the number of threads."""
+        self.client.clear_history()
         found = []
         if self._digest() != self._plain:
             found.append("ComfyUI's own sampler gives other pictures")

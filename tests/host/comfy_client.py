@@ -182,6 +182,10 @@ class ComfyClient:
         """Stop the running prompt."""
         self._post("/interrupt", {})
 
+    def clear_history(self) -> None:
+        """Forget the ended prompts, which take memory."""
+        self._post("/history", {"clear": True})
+
     def object_info(self) -> dict[str, Any]:
         """Schemas of all nodes."""
         return self._get("/object_info")
