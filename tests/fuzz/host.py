@@ -52,7 +52,7 @@ class Outcome:
 class Host:
     """A ComfyUI on the CPU with the pack, hostile files in its folders, and a picture of 64x64 pixels with a hole."""
 
-    def __init__(self, comfyui: Path, base: Path, files: int = 60):
+    def __init__(self, comfyui: Path, base: Path, files: int = 200):
         self.server = ComfyServer(comfyui, base)
         for folder in (base / "models/checkpoints", base / "models/vipaint"):
             folder.mkdir(exist_ok=True)

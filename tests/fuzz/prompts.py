@@ -40,6 +40,12 @@ _SHAPES = [
     [1, 4, 1, 8, 8],
 ]
 _FILLS = ["uniform", "zeros", "ones", "nan", "inf", "one nan", "large", "negative"]
+_LOADERS = {
+    "MODEL": ("VIPaintLoadLDMCheckpoint", "ckpt_name", 0),
+    "VAE": ("VIPaintLoadLDMCheckpoint", "ckpt_name", 1),
+    "VIPAINT_POSTERIOR": ("VIPaintLoadPosterior", "file", 0),
+}
+"""Node, widget and output that read a file for a socket."""
 _TYPES = ["float32"] * 6 + ["float16", "bfloat16", "float64", "int64", "uint8", "bool", "complex64"]
 
 
@@ -132,7 +138,7 @@ class _Builder:
         return value.value
 
     def _odd_link(self, kind: str, required: bool) -> Link | None:
-        """A tensor of an odd size, rank, type or content; a guider of odd strength; now and then nothing at all."""
+        """A tensor of odd size, rank, type or content; a guider of odd strength; a hostile file; or nothing at all."""
         if self.numbers.random() < 0.05:
             return None
         if kind in ("IMAGE", "MASK", "LATENT"):
@@ -144,6 +150,10 @@ class _Builder:
         if kind == "GUIDER":
             drawn = Widget("cfg", "FLOAT", {"min": 0.0, "max": 100.0, "default": 1.0}).hostile(self.numbers)
             return self._guider(self._value(drawn))
+        if kind in _LOADERS and self.numbers.random() < 0.6:
+            name, widget, output = _LOADERS[kind]
+            files = Widget(widget, *self._inputs(name)[widget][:2]).choices()
+            return self.graph.add(name, **{widget: self.numbers.choice(files)})[output]
         if self.numbers.random() < 0.2:
             return self.graph.add("TestLinkedValue", value=json.dumps(self.numbers.choice([None, 3, "abc", [], {}])))[0]
         return self._link(kind)
