@@ -24,9 +24,9 @@ USES = {
     "from vipaint_ops.priors.diffusers import from_pipeline; from_pipeline('plain')": DIFFUSERS,
     "from vipaint_ops.priors.diffusers import from_pipeline; from_pipeline('text')": (*DIFFUSERS, "transformers"),
     "from vipaint_ops.evaluation.plots import fit_curves; fit_curves([{'likelihood': 1.0}])": MATPLOTLIB,
-    "import torch; from vipaint_ops.evaluation.plots import heat_map; heat_map(torch.ones(1, 1, 8, 8), 1.0)": MATPLOTLIB,
-    "import torch; from vipaint_ops.evaluation.plots import contact_sheet; "
-    "contact_sheet([('a', torch.zeros(3, 8, 8))], 1)": MATPLOTLIB,
+    "import torch; from vipaint_ops.evaluation import plots; plots.heat_map(torch.ones(1, 1, 8, 8), 1.0)": MATPLOTLIB,
+    "import torch; from vipaint_ops.evaluation import plots; "
+    "plots.contact_sheet([('a', torch.zeros(3, 8, 8))], 1)": MATPLOTLIB,
     f"from vipaint_ops.images.pictures import load_image; load_image({SCENE!r})": ("PIL",),
     "import torch; from vipaint_ops.images.pictures import save_image; save_image('a.png', torch.zeros(1, 3, 8, 8))": (
         "PIL",
