@@ -37,13 +37,11 @@ def _load_folder(path: Path, dtype: torch.dtype) -> tuple[Any, list[str]]:
     for names in _ESSENTIAL:
         if not present.intersection(names):
             raise InputError(f"{str(path)!r} has no folder {' or '.join(names)}: download the model again")
-    plain = {file.name for file in path.glob("*/*.safetensors") if ".fp16." not in file.name}
-    variant = "fp16" if not plain and any(path.glob("*/*.fp16.*")) else None
     parts: dict[str, Any] = {name: None for name in kind._get_signature_types() if name not in present}
     for name in present:
         if name.startswith(_NETWORKS):
-            parts[name] = _network(path / name, *listed[name], torch_dtype=dtype, variant=variant)
-    pipeline = kind.from_pretrained(str(path), torch_dtype=dtype, local_files_only=True, variant=variant, **parts)
+            parts[name] = _network(path / name, *listed[name], dtype=dtype)
+    pipeline = kind.from_pretrained(str(path), torch_dtype=dtype, local_files_only=True, **parts)
     return pipeline, [name for name in listed if name not in present and name not in _UNUSED]
 
 
@@ -78,9 +76,13 @@ def _class(folder: Path, library: str, name: str) -> Any:
     return found
 
 
-def _network(folder: Path, library: str, name: str, **options: Any) -> Any:
+def _network(folder: Path, library: str, name: str, dtype: torch.dtype) -> Any:
     kind = _class(folder, library, name)
-    network, info = kind.from_pretrained(str(folder), local_files_only=True, output_loading_info=True, **options)
+    plain = [file for file in folder.glob("*.safetensors") if ".fp16." not in file.name]
+    variant = "fp16" if not plain and any(folder.glob("*.fp16.*")) else None
+    network, info = kind.from_pretrained(
+        str(folder), local_files_only=True, output_loading_info=True, torch_dtype=dtype, variant=variant
+    )
     if lacking := sorted(info["missing_keys"]):
         raise InputError(
             f"{str(folder)!r} lacks {len(lacking)} weights of {name}, such as {lacking[0]}: download the model again"
