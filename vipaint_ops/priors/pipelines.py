@@ -40,7 +40,7 @@ def _load_folder(path: Path, dtype: torch.dtype) -> tuple[Any, list[str]]:
     parts: dict[str, Any] = {name: None for name in kind._get_signature_types() if name not in present}
     for name in present:
         if name.startswith(_NETWORKS):
-            parts[name] = _network(path / name, *listed[name], dtype=dtype)
+            parts[name] = _network(path / name, listed[name], dtype)
     pipeline = kind.from_pretrained(str(path), torch_dtype=dtype, local_files_only=True, **parts)
     return pipeline, [name for name in listed if name not in present and name not in _UNUSED]
 
@@ -76,7 +76,8 @@ def _class(folder: Path, library: str, name: str) -> Any:
     return found
 
 
-def _network(folder: Path, library: str, name: str, dtype: torch.dtype) -> Any:
+def _network(folder: Path, part: list[str], dtype: torch.dtype) -> Any:
+    library, name = part
     kind = _class(folder, library, name)
     plain = [file for file in folder.glob("*.safetensors") if ".fp16." not in file.name]
     variant = "fp16" if not plain and any(folder.glob("*.fp16.*")) else None
