@@ -162,7 +162,7 @@ class FitPosterior(io.ComfyNode):
                     max=64,
                     optional=True,
                     tooltip="Chains and Monte Carlo samples computed in parallel, fewer if memory is short. Affects "
-                    "speed and memory, not the fit. 0 = as many as fit.",
+                    "speed and memory; the fit is the same up to rounding. 0 = as many as fit.",
                 ),
                 decoder_input(["preset", *DECODERS], "preset"),
             ],
@@ -266,8 +266,8 @@ class SamplePosterior(io.ComfyNode):
                     default=4,
                     min=0,
                     max=64,
-                    tooltip="Samples computed in parallel, fewer if memory is short. Affects speed and memory, not the "
-                    "samples. 0 = as many as fit.",
+                    tooltip="Samples computed in parallel, fewer if memory is short. Affects speed and memory; the "
+                    "samples are the same up to rounding. 0 = as many as fit.",
                 ),
                 io.Int.Input(
                     "first_sample",

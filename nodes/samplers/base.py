@@ -89,7 +89,7 @@ class MethodNode(io.ComfyNode):
                     min=0,
                     max=_COUNT["max"],
                     tooltip="Samples of the latent's batch computed in parallel, fewer if memory is short. Affects "
-                    "speed and memory, not the samples. 0 = as many as fit.",
+                    "speed and memory; the samples are the same up to rounding. 0 = as many as fit.",
                 ),
                 io.Int.Input(
                     "first_sample",

@@ -1,8 +1,5 @@
 """Priors from diffusers models: predictions, gradients, batches, loading."""
 
-import importlib.util
-import json
-import socket
 from types import SimpleNamespace
 
 import diffusers
@@ -12,16 +9,14 @@ from diffusers import (
     AutoencoderKL,
     DDPMScheduler,
     FlowMatchEulerDiscreteScheduler,
-    LDMPipeline,
     SD3Transformer2DModel,
     UNet2DConditionModel,
 )
-from safetensors.torch import save_file
 
 from tests.ops.conftest import tiny_networks
 from vipaint_ops.diffusion.schedule import NoiseSchedule
 from vipaint_ops.errors import InputError
-from vipaint_ops.priors.diffusers import Conditions, DiffusersPrior, Training, from_pipeline, training_of
+from vipaint_ops.priors.diffusers import Conditions, DiffusersPrior, Training, training_of
 
 SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.012)
 FLOW = NoiseSchedule.rectified_flow(3.0)
@@ -36,6 +31,10 @@ def make(prediction_type="epsilon", schedule=SCHEDULE, dtype=torch.float32, cond
 
 def text_unet(**keywords):
     torch.manual_seed(1)
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
@@ -43,11 +42,9 @@ def text_unet(**keywords):
         block_out_channels=(8, 8),
         norm_num_groups=4,
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=6,
         attention_head_dim=4,
-        **keywords,
+        **blocks | keywords,
     )
 
 
@@ -57,15 +54,6 @@ def latents(count=2, dtype=torch.float32):
 
 def row(seed, *shape):
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("attempted a download")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 @pytest.mark.parametrize(
@@ -299,116 +287,3 @@ def test_unsupported_models_are_refused():
         DiffusersPrior(autoencoder, denoiser, EPSILON)
     with pytest.raises(InputError, match="inpainting"):
         DiffusersPrior(denoiser, AutoencoderKL(latent_channels=8), EPSILON)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """An unconditional pipeline on disk."""
-    path = tmp_path_factory.mktemp("pipeline")
-    denoiser, autoencoder = tiny_networks()
-    scheduler = DDPMScheduler(beta_schedule="linear", prediction_type="v_prediction")
-    LDMPipeline(vqvae=autoencoder, unet=denoiser, scheduler=scheduler).save_pretrained(path)
-    return path
-
-
-def test_a_folder_gives_the_prior_of_its_parts(folder, offline):
-    prior = from_pipeline(folder)
-    expected = make("v_prediction", NoiseSchedule.vp(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)))
-    z = latents()
-    torch.testing.assert_close(prior.denoise(z, TIMES), expected.denoise(z, TIMES), rtol=1e-4, atol=1e-5)
-    assert prior.identity == expected.identity
-    with pytest.raises(InputError, match="takes no text"):
-        from_pipeline(folder, prompt="a house")
-
-
-def test_a_folder_with_half_precision_weights_only(folder, tmp_path, offline):
-    DiffusionPipeline = diffusers.DiffusionPipeline
-    DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16).save_pretrained(tmp_path, variant="fp16")
-    assert from_pipeline(tmp_path).identity == from_pipeline(folder).identity
-
-
-def test_text_pipelines_encode_their_prompts(tmp_path, offline):
-    transformers = pytest.importorskip("transformers")
-    path = save_text_pipeline(transformers, tmp_path)
-    house, tree = (from_pipeline(path, prompt=prompt) for prompt in ("a house", "a tree"))
-    assert house.identity != tree.identity
-    empty = from_pipeline(path)
-    plain, guided = empty.denoise(latents(), TIMES), from_pipeline(path, prompt="a house", cfg=4.0)
-    expected = plain + 4 * (house.denoise(latents(), TIMES) - plain)
-    torch.testing.assert_close(guided.denoise(latents(), TIMES), expected, rtol=1e-3, atol=1e-4)
-    assert (house.denoise(latents(), TIMES) - tree.denoise(latents(), TIMES)).abs().max() > 1e-6
-
-
-def save_text_pipeline(transformers, path):
-    """A Stable Diffusion pipeline with a text encoder of a few hundred weights."""
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    path.joinpath("vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    path.joinpath("merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt"), model_max_length=16)
-    torch.manual_seed(2)
-    encoder = transformers.CLIPTextModel(
-        transformers.CLIPTextConfig(
-            vocab_size=len(tokens),
-            hidden_size=6,
-            intermediate_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=16,
-            bos_token_id=len(tokens) - 2,
-            eos_token_id=len(tokens) - 1,
-            pad_token_id=len(tokens) - 1,
-        )
-    )
-    pipeline = diffusers.StableDiffusionPipeline(
-        vae=tiny_networks()[1],
-        text_encoder=encoder,
-        tokenizer=tokenizer,
-        unet=text_unet(),
-        scheduler=DDPMScheduler(beta_schedule="scaled_linear"),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(path / "pipeline")
-    return path / "pipeline"
-
-
-def test_paths_that_are_not_pipelines_are_refused(folder, tmp_path, offline):
-    with pytest.raises(InputError, match="does not exist"):
-        from_pipeline(tmp_path / "nothing")
-    with pytest.raises(InputError, match=r"model_index\.json"):
-        from_pipeline(tmp_path)
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": ["own_code", "Pipeline"]}))
-    with pytest.raises(InputError, match="of its own"):
-        from_pipeline(tmp_path)
-    with pytest.raises(InputError, match="neither a folder"):
-        from_pipeline(folder / "model_index.json")
-
-
-def test_a_prompt_without_transformers_names_the_package_to_install(tmp_path, monkeypatch):
-    index = {"_class_name": "StableDiffusionPipeline", "text_encoder": ["transformers", "CLIPTextModel"]}
-    (tmp_path / "model_index.json").write_text(json.dumps(index))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install transformers"):
-        from_pipeline(tmp_path)
-
-
-def test_a_single_file_without_its_configuration_is_refused_and_nothing_is_downloaded(tmp_path, offline):
-    save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 4, 3, 3)}, tmp_path / "m.safetensors")
-    with pytest.raises(InputError, match=r"not on this machine.*--prior-config"):
-        from_pipeline(tmp_path / "m.safetensors")
-
-
-def test_a_corrupt_or_hostile_file_is_refused_without_running_it(folder, tmp_path, offline):
-    class Hostile:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "executed"), "w"))
-
-    torch.save({"state_dict": Hostile()}, tmp_path / "hostile.ckpt")
-    (tmp_path / "corrupt.safetensors").write_bytes(b"\xff" * 64)
-    for name in ("hostile.ckpt", "corrupt.safetensors"):
-        for config in (None, folder):
-            with pytest.raises(InputError, match="cannot be loaded"):
-                from_pipeline(tmp_path / name, config=config)
-    assert not (tmp_path / "executed").exists()

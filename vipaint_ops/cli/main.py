@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import sys
 import warnings
@@ -15,6 +16,7 @@ from ..presets import PRESETS
 from .say import say
 from .stop import stoppable
 
+_PACKAGES = ("PIL", "diffusers", "matplotlib", "tqdm")
 _DESCRIPTION = """\
 Fill the hidden part of a picture in several plausible ways.
 
@@ -255,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings(), stoppable():
             warnings.showwarning = _notice
+            _check_packages()
             from .commands import COMMANDS
 
             COMMANDS[options.command](options)
@@ -271,6 +274,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _say("error", _MEMORY, status=2)
     return 0
+
+
+def _check_packages() -> None:
+    """Fails at once, not after a run whose sheet needs the package."""
+    for name in _PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(name=name)
 
 
 def _notice(message: Warning | str, category: type[Warning], filename: str, *_: object, **__: object) -> None:

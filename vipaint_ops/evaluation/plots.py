@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, optional_packages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,8 @@ def heat_map(values: Tensor, largest: float) -> Pixels:
         values: ``[1, 1, height, width]``.
         largest: positive; values above are clamped.
     """
-    from matplotlib import colormaps
+    with optional_packages():
+        from matplotlib import colormaps
 
     shares = (values[0, 0] / largest).clamp(0, 1).cpu().numpy()
     return colormaps["inferno"](shares, bytes=True)[..., :3].copy()
@@ -190,8 +191,9 @@ def _number(value: float, form: str) -> str:
 
 def _figure(width: float, height: float) -> Figure:
     """A white figure with its own canvas; ``width`` and ``height`` in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with optional_packages():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from ..errors import InputError
+from ..errors import InputError, optional_packages
+
+with optional_packages():
+    from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 _HEAD = 2**18
 _ROUNDING = 1e-3

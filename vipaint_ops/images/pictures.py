@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
 from ..operators.inpainting import KNOWN_FROM, evidence
-from .files import PictureFile, read_picture
+from .files import Image, PictureFile, read_picture
 
 _COLOURFUL = 1 / 8
 

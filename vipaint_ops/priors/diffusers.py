@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib.util
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.schedule import NoiseSchedule
-from ..errors import InputError
+from ..errors import InputError, missing_package
+from .pipelines import load_pipeline
 
 Conditioning = Mapping[str, Tensor]
 """Arguments of a denoiser besides latent and time, each ``[1, ...]``: ``encoder_hidden_states``, ``class_labels``,
@@ -121,6 +120,8 @@ class DiffusersPrior:
             {name: v.to(first.device, first.dtype if v.is_floating_point() else v.dtype) for name, v in row.items()}
             for row in rows
         ]
+        unused = type(denoiser).__name__ == "UNet2DConditionModel" and not _takes_text(denoiser)
+        self._constants = {"encoder_hidden_states": None} if unused else {}
         config, autoencoder_config = _config(denoiser), _config(autoencoder)
         self._scale = float(autoencoder_config["scaling_factor"])
         self._shift = float(autoencoder_config.get("shift_factor") or 0.0)
@@ -194,7 +195,7 @@ class DiffusersPrior:
             height, width = (side * self.picture_factor for side in z.shape[2:])
             time_ids = z.new_tensor([[height, width, 0, 0, height, width]]).expand(len(z), -1)
             arguments["added_cond_kwargs"] = {"text_embeds": arguments.pop("text_embeds"), "time_ids": time_ids}
-        out = self._denoiser(z.to(self._network_dtype), timestep=timestep, **arguments).sample
+        out = self._denoiser(z.to(self._network_dtype), timestep=timestep, **self._constants, **arguments).sample
         alpha, sigma = (v.to(z.dtype).view(-1, 1, 1, 1) for v in (self.schedule.alpha(t), self.schedule.sigma(t)))
         return _CLEAN[kind](out.to(z.dtype), z, alpha, sigma)
 
@@ -288,84 +289,81 @@ def from_pipeline(
     if not path.exists():
         raise InputError(f"prior {str(path)!r} does not exist; give a diffusers folder or a checkpoint file")
     try:
-        pipeline = _load_folder(path, dtype) if path.is_dir() else _load_file(path, dtype, config)
-        return _from_loaded(pipeline, prompt, negative_prompt, cfg, torch.device(device))
-    except (InputError, torch.OutOfMemoryError, ModuleNotFoundError):
+        pipeline, lacking = load_pipeline(path, dtype, config)
+        conditions = _conditions(pipeline, lacking, prompt, negative_prompt, cfg, torch.device(device))
+        return _from_loaded(pipeline, conditions, torch.device(device))
+    except torch.OutOfMemoryError:
         raise
+    except ModuleNotFoundError as error:
+        raise missing_package(error) from error
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f"prior {str(path)!r}: {error}") from error
     except Exception as error:  # for a broken model, diffusers raises exceptions of many types
         raise InputError(f"prior {str(path)!r} cannot be loaded: {one_line(error)}") from error
 
 
-def _load_folder(path: Path, dtype: torch.dtype) -> Any:
-    from diffusers import DiffusionPipeline
-
-    index = _pipeline_index(path)
-    # Not used for denoising; and parts that are saved as absent, such as SD3's T5.
-    unused = ("safety_checker", "image_encoder")
-    left_out: dict[str, Any] = {k: None for k, v in index.items() if k in unused or v == [None, None]}
-    plain = {file.name for file in path.glob("*/*.safetensors") if ".fp16." not in file.name}
-    variant = "fp16" if not plain and any(path.glob("*/*.fp16.*")) else None
-    return DiffusionPipeline.from_pretrained(
-        str(path), torch_dtype=dtype, local_files_only=True, variant=variant, **left_out
-    )
-
-
-def _load_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any:
-    import diffusers
-
-    if path.suffix not in (".safetensors", ".ckpt"):
-        raise InputError(f"prior {str(path)!r} is neither a folder nor a .safetensors or .ckpt file")
-    folder = _cached_config(path) if config is None else Path(config)
-    pipeline_class = getattr(diffusers, _pipeline_index(folder)["_class_name"])
-    return pipeline_class.from_single_file(str(path), config=str(folder), torch_dtype=dtype, local_files_only=True)
-
-
-def _cached_config(path: Path) -> Path:
-    """The folder of the local Hugging Face cache with the configuration of a single-file checkpoint."""
-    from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
-    from huggingface_hub import snapshot_download
-
-    repository = fetch_diffusers_config(load_single_file_checkpoint(str(path)))["pretrained_model_name_or_path"]
-    try:
-        return Path(snapshot_download(repository, local_files_only=True))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"prior {str(path)!r} needs the configuration of {repository!r}, which is not on this machine; "
-            "give a diffusers folder of the same model family with --prior-config"
-        ) from error
-
-
-def _pipeline_index(folder: Path) -> dict[str, Any]:
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(folder)!r} is not a diffusers folder: model_index.json is missing or broken") from error
-    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise InputError(f"{str(folder)!r} has a pipeline class of its own; only those of diffusers are loaded")
-    parts = [part[0] for part in index.values() if isinstance(part, list) and part]
-    if "transformers" in parts and importlib.util.find_spec("transformers") is None:
-        raise InputError(f"{str(folder)!r} needs another package for its prompts: pip install transformers")
-    return index
-
-
-def _from_loaded(pipeline: Any, prompt: str, negative_prompt: str, cfg: float, device: torch.device) -> DiffusersPrior:
+def _networks(pipeline: Any) -> tuple[Any, Any]:
     components = pipeline.components
     denoiser = components.get("unet") or components.get("transformer")
     autoencoder = components.get("vae") or components.get("vqvae")
     if denoiser is None or autoencoder is None:
         raise InputError(f"{type(pipeline).__name__} has no UNet or transformer, or no autoencoder")
     _check_networks(denoiser, autoencoder)
+    return denoiser, autoencoder
+
+
+def _from_loaded(pipeline: Any, conditions: Conditions | None, device: torch.device) -> DiffusersPrior:
+    denoiser, autoencoder = _networks(pipeline)
+    for network in (denoiser, autoencoder):
+        _check_finite(type(network).__name__, network.state_dict())
     training = training_of(pipeline.scheduler)
-    takes_text = type(denoiser).__name__ != "UNet2DModel"
-    if not takes_text and (prompt or negative_prompt or cfg != 1):
-        raise InputError("this model takes no text: leave out the prompts and cfg")
-    conditions = None
-    if takes_text:
-        label = f"prompt {prompt!r} not {negative_prompt!r} cfg {cfg:g}"
-        conditions = Conditions(*_encode_prompts(pipeline, prompt, negative_prompt, device), cfg, label)
     if _config(autoencoder).get("force_upcast") and autoencoder.dtype == torch.float16:
         autoencoder.float()
     return DiffusersPrior(denoiser.to(device), autoencoder.to(device), training, conditions)
+
+
+def _conditions(
+    pipeline: Any, lacking: list[str], prompt: str, negative_prompt: str, cfg: float, device: torch.device
+) -> Conditions | None:
+    denoiser, _ = _networks(pipeline)
+    if not _takes_text(denoiser):
+        if prompt or negative_prompt or cfg != 1:
+            raise InputError("this model takes no text: leave out the prompts and cfg")
+        return None
+    text = {name: part for name, part in pipeline.components.items() if name.startswith(("tokenizer", "text_encoder"))}
+    # Only Stable Diffusion 3 has a third encoder, and works without.
+    if absent := sorted({*lacking, *(k for k, part in text.items() if part is None and not k.endswith("_3"))}):
+        raise InputError(
+            f"the model has no {', '.join(absent)}, which it needs even without a prompt: add what is missing from the "
+            "model's download"
+        )
+    label = f"prompt {prompt!r} not {negative_prompt!r} cfg {cfg:g}"
+    encoded = _encode_prompts(pipeline, prompt, negative_prompt, device)
+    config = _config(denoiser)
+    width = config.get("encoder_hid_dim") or config.get("joint_attention_dim") or config["cross_attention_dim"]
+    for row in encoded:
+        _check_finite("the encoded prompt", row)
+        if (size := row["encoder_hidden_states"].shape[-1]) != width:
+            raise InputError(
+                f"the text encoder gives {size} numbers a token and {type(denoiser).__name__} takes {width}: "
+                "they are of different models"
+            )
+    return Conditions(*encoded, cfg, label)
+
+
+def _takes_text(denoiser: nn.Module) -> bool:
+    """Whether the denoiser has blocks or embeddings that need an encoded prompt."""
+    if type(denoiser).__name__ != "UNet2DConditionModel":
+        return type(denoiser).__name__ != "UNet2DModel"
+    config = _config(denoiser)
+    blocks = (*config["down_block_types"], config["mid_block_type"], *config["up_block_types"])
+    return any("CrossAttn" in str(block) for block in blocks) or bool(config.get("addition_embed_type"))
+
+
+def _check_finite(name: str, tensors: Mapping[str, Tensor]) -> None:
+    broken = [key for key, value in tensors.items() if not value.isfinite().all()]
+    if broken:
+        raise InputError(f"{name} has NaN or infinite values, first in {broken[0]}: download the model again")
 
 
 @torch.no_grad()
