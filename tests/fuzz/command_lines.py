@@ -286,7 +286,8 @@ def _run(case: Case, arguments: list[str], folder: Path) -> tuple[int, str]:
         try:
             if case.stop is not None:
                 try:
-                    return process.returncode, _end(process, random.Random().uniform(0, 15))
+                    errors = _end(process, random.Random().uniform(0, 15))
+                    return process.returncode, errors
                 except subprocess.TimeoutExpired:
                     process.send_signal(case.stop)
             errors = _end(process, _SECONDS)
@@ -355,7 +356,7 @@ def _results(options: argparse.Namespace, base: Path, before: dict[Path, Any], r
             return f"changed {path.name}, which is not its own"
         if path.resolve().parent != folder or not named:
             return f"left {path.name}"
-    if any(folder.glob(".vipaint*")):
+    if any(folder.glob(".vipaint-run-*" if fits else ".vipaint*")):
         return "left its working folder"
     posterior = HierarchicalPosterior.load(place if fits else folder / "posterior.safetensors")
     if not (posterior.means.isfinite().all() and posterior.log_stds.isfinite().all()):
