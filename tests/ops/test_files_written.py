@@ -4,6 +4,7 @@ A run is a fork of this process, with stand-ins for the fit and the sampling. Py
 audit hooks; the hook here stops the run, or fails the operation, at one of them.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -24,7 +26,9 @@ from tests.ops.conftest import save_embedded, scene
 from vipaint_ops import Evaluations, SampleResult
 from vipaint_ops.cli import commands as cli_commands
 from vipaint_ops.cli import results as cli_results
-from vipaint_ops.cli.main import main
+from vipaint_ops.cli.claim import claimed
+from vipaint_ops.cli.main import build_parser, main
+from vipaint_ops.cli.output import ResultFolder
 from vipaint_ops.images.pictures import png, save_image
 from vipaint_ops.priors.embedded import load_embedded_prior
 from vipaint_ops.vipaint import HierarchicalPosterior
@@ -212,3 +216,112 @@ def test_a_signal_at_any_change_of_a_file_leaves_all_or_nothing(name, state, inp
                 assert 0 in (run(command)[0], run([*command, "--overwrite"])[0])
                 assert is_finished(name, out, state)
                 assert not list(out.glob(".vipaint*"))
+
+
+REFUSALS = [OSError(number, os.strerror(number)) for number in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT)]
+
+
+@contextmanager
+def kept_results(tmp_path):
+    """An empty folder for temporary files, where results go that could not be written to their place."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(kept))
+        yield kept
+    shutil.rmtree(kept)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_disk_that_fails_from_any_change_of_a_file_on_leaves_all_or_nothing(name, state, inputs, tmp_path):
+    """What was computed is in the folder that the message names, or is refused before the work."""
+    base = tmp_path / "base"
+    command = prepare(state, name, inputs, base / "out")
+    for k in range(1, operations_of(command, base / "out") + 1):
+        with copied(base) as out, kept_results(tmp_path) as kept:
+            before = content(base)
+            status, lines = run(command, Fault(base, k, REFUSALS[k % len(REFUSALS)]))
+            if status == 0:
+                assert is_finished(name, out, state)
+                continue
+            assert (status, len(lines)) == (2, 1)
+            assert lines[0].startswith(f"vipaint: error: cannot write to '{out}'")
+            if "the results are in" in lines[0]:
+                (folder,) = kept.iterdir()
+                assert str(folder) in lines[0]
+                assert (folder / ("metrics.json" if name == "inpaint" else "a.safetensors")).is_file()
+            else:
+                assert not list(kept.iterdir())
+            # The disk is still broken, so the run could not clean up: the next run does.
+            assert run(command) == (0, [])
+            assert is_finished(name, out, state)
+            assert {k: v for k, v in content(base).items() if k in before and "notes" in k} == {
+                k: v for k, v in before.items() if "notes" in k
+            }
+
+
+def test_without_locks_two_runs_do_not_write_to_one_folder(inputs, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    out = tmp_path / "out"
+    command = COMMANDS["inpaint"](inputs, out)
+    with claimed(ResultFolder(build_parser().parse_args(command)), 0):
+        status, (line,) = run(command)
+        assert (status, "another run is writing" in line) == (2, True)
+        assert str(out / ".vipaint-run/running") in line
+    assert run(command) == (0, [])
+    assert is_finished("inpaint", out, "new")
+
+
+def test_two_runs_do_not_write_to_one_folder(inputs, tmp_path):
+    out = tmp_path / "out"
+    command = COMMANDS["inpaint"](inputs, out)
+    with claimed(ResultFolder(build_parser().parse_args(command)), 0):
+        status, (line,) = run([*command, "--overwrite"])
+        assert (status, "another run is writing" in line) == (2, True)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o027])
+def test_files_have_the_modes_of_the_umask(mask, inputs, tmp_path):
+    before = os.umask(mask)
+    try:
+        assert run(COMMANDS["inpaint"](inputs, tmp_path / "out")) == (0, [])
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o666 & ~mask}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_folder_whose_name_is_no_unicode_is_as_any_other(name, inputs, tmp_path):
+    out = tmp_path / os.fsdecode(b"\xff\xfe")
+    assert run(COMMANDS[name](inputs, out)) == (0, [])
+    assert is_finished(name, out, "new")
+
+
+@pytest.mark.parametrize("option", ["--image", "--mask", "--truth"])
+def test_inputs_are_never_replaced(option, inputs, tmp_path):
+    """Not even by a run whose record lists them as its own."""
+    out = tmp_path / "out"
+    command = COMMANDS["inpaint"](inputs, out)
+    assert run(command) == (0, [])
+    before = content(out)
+    status, (line,) = run([*command, option, str(out / "sample_00.png"), "--overwrite"])
+    assert (status, line.startswith(f"vipaint: error: {option} ")) == (2, True)
+    assert content(out) == before
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_an_import_is_answered_in_one_line(kind, monkeypatch, capfd):
+    """Python swallows what is raised in the callbacks of an import."""
+
+    def parser():
+        os.kill(os.getpid(), kind)
+        time.sleep(0.01)
+        return build_parser()
+
+    monkeypatch.setattr(sys.modules["vipaint_ops.cli.main"], "build_parser", parser)
+    assert main(["demo", "--out", "nowhere"]) == 128 + kind
+    assert capfd.readouterr().err == "vipaint: interrupted: nothing was written\n"

@@ -66,6 +66,7 @@ def test_no_file_of_the_library_imports_the_host(source):
 def test_every_promised_name_is_public():
     assert set(vipaint_ops.__all__) >= PUBLIC
     assert not [name for name in vipaint_ops.__all__ if not hasattr(vipaint_ops, name)]
+    assert set(vipaint_ops.__all__) == set(vipaint_ops._HOMES)
 
 
 def load_pack(monkeypatch, folder: Path) -> types.ModuleType:

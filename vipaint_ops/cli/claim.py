@@ -141,6 +141,7 @@ class _Claim:
             if self.lock is not None:
                 self.take_back()
                 (self.work / "lock").unlink()
+                (self.work / "running").unlink(missing_ok=True)
             self.work.rmdir()
         if self.lock is not None:
             os.close(self.lock)
@@ -148,6 +149,9 @@ class _Claim:
 
 def _locked(path: Path) -> int:
     """A descriptor of a file that this process has locked. The system unlocks it when the process ends.
+
+    On a file system without locks, a file beside it stands for the lock. It stays behind if the process is killed: the
+    next run is refused until the user deletes it.
 
     Raises:
         InputError: another process has locked it.
@@ -166,12 +170,33 @@ def _locked(path: Path) -> int:
         if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
             raise FileNotFoundError(path)
     except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            return _marked(path.with_name("running"), descriptor)
         os.close(descriptor)
         if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             raise InputError(
                 f"another run is writing to {str(path.parents[1])!r}: wait for it, or give another place"
             ) from error
         raise
+    return descriptor
+
+
+def _marked(path: Path, descriptor: int) -> int:
+    """The descriptor, once this process alone has made the file.
+
+    Raises:
+        InputError: the file is there.
+    """
+    try:
+        path.touch(exist_ok=False)
+    except OSError as error:
+        os.close(descriptor)
+        if not isinstance(error, FileExistsError):
+            raise
+        raise InputError(
+            f"another run is writing to {str(path.parents[1])!r}, or was killed: wait for it, or delete {str(path)!r} "
+            "if there is none"
+        ) from error
     return descriptor
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import math
 import sys
 import warnings
@@ -11,10 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..errors import InputError, missing_package
-from ..inference.corrections import CORRECTIONS
-from ..presets import PRESETS
 from .say import say
-from .stop import stoppable
+from .stop import held, stoppable
 
 _PACKAGES = ("PIL", "diffusers", "matplotlib", "tqdm")
 _DESCRIPTION = """\
@@ -89,6 +88,8 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command and its subcommands; ``command`` in its result is the name of the subcommand."""
+    from ..presets import PRESETS
+
     parser = _Parser("vipaint", description=_DESCRIPTION, epilog=_EXAMPLES[""], formatter_class=_Formatter)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
 
@@ -191,6 +192,8 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    from ..inference.corrections import CORRECTIONS
+
     group = parser.add_argument_group("sampling")
     group.add_argument("--samples", type=_integer(1, 10_000), default=8, help="number of pictures")
     group.add_argument("--steps", type=_integer(2), help="refinement steps (default: the preset's)")
@@ -253,13 +256,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: the results are in their place. 2: an error of the input or the system. 128 and the number of the signal if one
     has stopped it: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
     """
-    options = build_parser().parse_args(arguments)
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # it warns that a full disk cannot hold its cache
     try:
         with warnings.catch_warnings(), stoppable():
+            with held():
+                options = build_parser().parse_args(arguments)
+                _check_packages()
+                from .commands import COMMANDS
             warnings.showwarning = _notice
-            _check_packages()
-            from .commands import COMMANDS
-
             COMMANDS[options.command](options)
     except InputError as error:
         return _say("error", error, status=2)

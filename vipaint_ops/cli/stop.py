@@ -39,6 +39,22 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Hold signals back to the end of imports, in which Python can swallow an exception."""
+    numbers = [number for number in SIGNALS if signal.getsignal(number) is _raise]
+    came: list[int] = []
+    for number in numbers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, _raise)
+    if came:
+        raise Stopped(came[0])
+
+
 def finish() -> None:
     """Ignore the signals from here to the end of :func:`stoppable`."""
     for number in SIGNALS:
