@@ -236,3 +236,14 @@ def test_a_program_error_is_not_hidden(files, monkeypatch):
     monkeypatch.setattr(cli_commands, "fit_posterior", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         main(["inpaint", *sum(INPAINT.items(), ()), "--prior", "prior.safetensors"])
+
+
+@pytest.mark.parametrize("option", ["--device", "--image", "--prompt", "--prior"])
+def test_two_dashes_end_in_one_line(option, capfd):
+    """Some versions of argparse take them for no value, others for a text."""
+    try:
+        status = main(["fit", "--image", "a.png", "--mask", "b.png", "--posterior", "c.safetensors", f"{option}=--"])
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    assert capfd.readouterr().err.startswith("vipaint: error: ")

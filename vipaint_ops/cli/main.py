@@ -9,7 +9,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import InputError, missing_package
 from .say import say
@@ -84,6 +84,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         say(f"vipaint: error: {message} (help: {self.prog} --help)", sys.stderr)
         self.exit(2)
+
+    def parse_args(self, *arguments: Any, **given: Any) -> Any:
+        options = super().parse_args(*arguments, **given)
+        for name, value in vars(options).items():
+            if value == []:  # what some versions of argparse make of --name=--
+                self.error(f"argument --{name.replace('_', '-')}: expected one argument")
+        return options
 
 
 def build_parser() -> argparse.ArgumentParser:
