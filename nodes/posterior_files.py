@@ -79,7 +79,14 @@ class SavePosterior(io.ComfyNode):
             reason = " ".join(str(error).split())
             raise InputError(f"filename_prefix {filename_prefix[:60]!r} names no place for a file: {reason}") from error
         file = f"{name}_{counter:05}_.safetensors"
-        posterior.save(Path(folder) / file)
+        try:
+            posterior.save(Path(folder) / file)
+        except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(
+                f"cannot write {file[:60]!r} ({reason}): choose another filename_prefix, or free space on the "
+                "disk. The fit is kept until it changes"
+            ) from error
         return with_text(f"{subfolder}/{file}".lstrip("/"))
 
 

@@ -241,3 +241,14 @@ def test_interrupt_leaves_nothing_behind(client, scene, picture, during):
     graph = Graph()
     nodes = restoration(graph, again)
     assert (client.tensor(client.run(graph), nodes.latents) == latents).all()
+
+
+@pytest.mark.parametrize("prefix", ["../../../escaped", "a" * 300, "\0"], ids=["outside", "long", "null"])
+def test_a_place_that_takes_no_posterior_is_named(client, picture, prefix):
+    graph = Graph()
+    nodes = restoration(graph, picture)
+    graph.add("VIPaintSavePosterior", posterior=nodes.fit[0], filename_prefix=prefix)
+    message = refusal(client, graph)
+    assert "VIPaintSavePosterior" in message
+    assert "InputError" in message
+    assert "filename_prefix" in message
