@@ -1,5 +1,7 @@
 """Errors of the command: one line, exit status 2, no network loaded, nothing written."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -247,3 +249,25 @@ def test_two_dashes_end_in_one_line(option, capfd):
         status = stopped.code
     assert status == 2
     assert capfd.readouterr().err.startswith("vipaint: error: ")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name")
+@pytest.mark.parametrize("option", ["--image", "--mask", "--truth", "--prior", "--out"])
+def test_a_pipe_is_refused_and_not_waited_for(option, files, tmp_path, capfd):
+    os.mkfifo(tmp_path / "pipe")
+    given = {"--image": files / "scene.png", "--mask": files / "mask.png", "--out": tmp_path / "out"}
+    arguments = [str(word) for pair in (given | {option: tmp_path / "pipe"}).items() for word in pair]
+    assert main(["inpaint", *arguments, "--preset", "fast"]) == 2
+    assert "/pipe" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name")
+@pytest.mark.parametrize("command", ["fit", "sample"])
+def test_a_pipe_is_no_posterior(command, files, tmp_path, capfd):
+    os.mkfifo(tmp_path / "pipe")
+    given = {"--image": files / "scene.png", "--mask": files / "mask.png", "--posterior": tmp_path / "pipe"}
+    if command == "sample":
+        given["--out"] = tmp_path / "out"
+    arguments = [str(word) for pair in given.items() for word in pair]
+    assert main([command, *arguments, "--overwrite"]) == 2
+    assert "/pipe" in capfd.readouterr().err

@@ -122,9 +122,11 @@ def digest(path: Path) -> str | None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The dictionary in a JSON file, empty if there is none."""
+    if not path.is_file():
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

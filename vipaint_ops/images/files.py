@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from io import BytesIO
 from pathlib import Path
@@ -61,6 +62,8 @@ def read_picture(path: str | Path, name: str, *, managed: bool) -> PictureFile:
         InputError: the file is missing, damaged, too large, empty or not a picture, or has NaN or values out of range.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            raise ValueError("it is a pipe or a device; give a file")
         # From a path, Pillow maps a plain TIFF into memory and turns it wrongly.
         with open(path, "rb") as file:
             head = file.read(_HEAD)

@@ -274,6 +274,8 @@ class HierarchicalPosterior:
 
 def is_posterior(path: str | Path) -> bool:
     """Whether a file has the format of a posterior in its metadata."""
+    if not os.path.isfile(path):
+        return False
     try:
         with safe_open(str(path), "pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
