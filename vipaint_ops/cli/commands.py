@@ -8,6 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from ..measurement.observation import Observation
 from ..presets import PRESETS, Preset
 from ..priors.diffusers import DiffusersPrior, from_pipeline
 from ..priors.embedded import EMBEDDED_SIZE, is_embedded, load_embedded_prior
+from ..priors.pipelines import load_pipeline
 from ..restoration import stream
 from ..vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
+from .batch import batch
 from .claim import claimed
+from .models import once
 from .output import PosteriorFile, ResultFolder, check_writable
 from .results import least_size, results
 from .say import say
@@ -81,11 +85,12 @@ def sample(options: argparse.Namespace) -> None:
     _say_where(options)
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "demo": demo,
     "inpaint": inpaint,
     "fit": fit,
     "sample": sample,
+    "batch": batch,
 }
 
 
@@ -176,7 +181,7 @@ def _uses_embedded(options: argparse.Namespace) -> bool:
 def _prior(options: argparse.Namespace, device: torch.device) -> DiffusersPrior:
     dtype = getattr(torch, options.dtype)
     if _uses_embedded(options):
-        return load_embedded_prior(options.prior, device, dtype)
+        return once(load_embedded_prior, options.prior, device, dtype)
     from diffusers.utils import logging
     from huggingface_hub.utils import disable_progress_bars
 
@@ -191,6 +196,7 @@ def _prior(options: argparse.Namespace, device: torch.device) -> DiffusersPrior:
         device=device,
         dtype=dtype,
         config=options.prior_config,
+        load=partial(once, load_pipeline),
     )
 
 

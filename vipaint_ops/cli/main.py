@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from ..errors import InputError, missing_package
 from .say import say
-from .stop import held, stoppable
+from .stop import Stopped, held, stoppable
 
 _PACKAGES = ("PIL", "diffusers", "matplotlib", "tqdm")
 _DESCRIPTION = """\
@@ -28,6 +28,7 @@ any latent diffusion model on disk.
   vipaint inpaint     fit and sample
   vipaint fit         fit only, saved to a file
   vipaint sample      samples from a saved fit
+  vipaint batch       any of these on many pictures
 """
 _EXAMPLES = {
     "": """\
@@ -80,14 +81,26 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return (action.help or "") + ("" if empty else " (default: %(default)s)")
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         say(f"vipaint: error: {message} (help: {self.prog} --help)", sys.stderr)
         self.exit(2)
 
+    rest: str | None = None
+    """The option that takes all words after ``--``, for a command that passes them on."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.rest is None or "--" not in args:
+            return super().parse_known_args(args, namespace)
+        end = args.index("--")
+        options, unknown = super().parse_known_args(args[:end], namespace)
+        setattr(options, self.rest, tuple(args[end + 1 :]))
+        return options, unknown
+
     def parse_args(self, *arguments: Any, **given: Any) -> Any:
         options = super().parse_args(*arguments, **given)
-        for name, value in vars(options).items():
+        options.given = dict(vars(options))
+        for name, value in options.given.items():
             if value == []:  # what some versions of argparse make of --name=--
                 self.error(f"argument --{name.replace('_', '-')}: expected one argument")
         return options
@@ -96,13 +109,14 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command and its subcommands; ``command`` in its result is the name of the subcommand."""
     from ..presets import PRESETS
+    from .batch_options import add_batch
 
-    parser = _Parser("vipaint", description=_DESCRIPTION, epilog=_EXAMPLES[""], formatter_class=_Formatter)
+    parser = Parser("vipaint", description=_DESCRIPTION, epilog=_EXAMPLES[""], formatter_class=_Formatter)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
 
-    def command(name: str, summary: str) -> argparse.ArgumentParser:
+    def command(name: str, summary: str) -> Parser:
         return commands.add_parser(
-            name, help=summary, description=summary, epilog=_EXAMPLES[name], formatter_class=_Formatter
+            name, help=summary, description=summary, epilog=_EXAMPLES.get(name), formatter_class=_Formatter
         )
 
     demo = command("demo", "Complete a scene of the package with the embedded model, and compare with the truth.")
@@ -133,7 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
             "settings",
         )
         machine = subparser.add_argument_group("machine")
-        machine.add_argument("--seed", type=_integer(0, 2**62 - 1), default=0, help="same seed, same pictures")
+        machine.add_argument("--seed", type=integer(0, 2**62 - 1), default=0, help="same seed, same pictures")
         machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
         machine.add_argument(
             "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="precision of the networks"
@@ -143,6 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
             action="store_true",
             help="replace the unchanged files of an earlier run; nothing else",
         )
+    add_batch(command("batch", "Run a command on many pictures, on several workers."))
     return parser
 
 
@@ -188,7 +203,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("fit")
-    group.add_argument("--iterations", type=_integer(0), help="gradient steps (default: the preset's)")
+    group.add_argument("--iterations", type=integer(0), help="gradient steps (default: the preset's)")
     group.add_argument(
         "--keypoints",
         type=times,
@@ -202,18 +217,18 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     from ..inference.corrections import CORRECTIONS
 
     group = parser.add_argument_group("sampling")
-    group.add_argument("--samples", type=_integer(1, 10_000), default=8, help="number of pictures")
-    group.add_argument("--steps", type=_integer(2), help="refinement steps (default: the preset's)")
+    group.add_argument("--samples", type=integer(1, 10_000), default=8, help="number of pictures")
+    group.add_argument("--steps", type=integer(2), help="refinement steps (default: the preset's)")
     group.add_argument("--guidance", choices=list(CORRECTIONS), help="correction at every step (default: the preset's)")
     group.add_argument(
         "--batch-size",
-        type=_integer(1),
+        type=integer(1),
         default=8,
         help="pictures computed together: more memory, same samples up to rounding (one pixel in 500 by a level)",
     )
     group.add_argument(
         "--particles",
-        type=_integer(1, 1024),
+        type=integer(1, 1024),
         default=1,
         help="size of the populations of sequential Monte Carlo, for few measurements; 1: independent samples",
     )
@@ -227,7 +242,7 @@ def _add_output(parser: argparse.ArgumentParser, default: str | None) -> None:
     group.add_argument("--no-composite", action="store_true", help="do not restore the known pixels of the samples")
 
 
-def _integer(low: int, high: int = 10**6) -> Callable[[str], int]:
+def integer(low: int, high: int = 10**6) -> Callable[[str], int]:
     def integer(text: str) -> int:
         if not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
@@ -260,8 +275,8 @@ def text(words: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status.
 
-    0: the results are in their place. 2: an error of the input or the system. 128 and the number of the signal if one
-    has stopped it: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
+    0: the results are in their place. 1: those of some items of a batch are not. 2: an error of the input or the
+    system. 128 and the number of the signal if one has stopped it: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
     """
     logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # it warns that a full disk cannot hold its cache
     try:
@@ -271,11 +286,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _check_packages()
                 from .commands import COMMANDS
             warnings.showwarning = _notice
-            COMMANDS[options.command](options)
+            return COMMANDS[options.command](options) or 0
     except InputError as error:
         return _say("error", error, status=2)
     except KeyboardInterrupt as error:
-        return _say("interrupted", "nothing was written", status=getattr(error, "status", 130))
+        return _say("interrupted", getattr(error, "left", Stopped.left), status=getattr(error, "status", 130))
     except ModuleNotFoundError as error:
         return _say("error", missing_package(error), status=2)
     except OSError as error:
@@ -284,7 +299,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         return _say("error", _MEMORY, status=2)
-    return 0
 
 
 def _check_packages() -> None:

@@ -17,7 +17,8 @@ RECORD = "metrics.json"
 """The record of a run. Its ``files`` have the SHA-256 of every other file."""
 
 _NAMES = re.compile(r"(sample_\d{2,}|sheet|fit|keypoints)\.png|posterior\.safetensors|metrics\.json")
-_INPUTS = ("image", "mask", "truth", "posterior", "prior", "prior_config")
+INPUTS = ("image", "mask", "truth", "posterior", "prior", "prior_config")
+"""Options that name a file or a folder to read."""
 
 
 class Output(Protocol):
@@ -47,7 +48,7 @@ class ResultFolder:
     claim = ".vipaint-run"
 
     def __init__(self, options: argparse.Namespace):
-        self.folder, self.inputs, self._overwrite = Path(options.out), _inputs(options, *_INPUTS), options.overwrite
+        self.folder, self.inputs, self._overwrite = Path(options.out), inputs_of(options, *INPUTS), options.overwrite
 
     def replaced(self) -> list[str]:
         """See :class:`Output`."""
@@ -56,7 +57,7 @@ class ResultFolder:
             raise InputError(
                 f"--out {str(self.folder)!r} has results already ({found[0].name}): give another folder or --overwrite"
             )
-        recorded = _recorded(self.folder / RECORD)
+        recorded = recorded_files(self.folder / RECORD)
         for path in found:
             if path.is_symlink() or recorded.get(path.name, "") != digest(path):
                 raise InputError(
@@ -73,7 +74,7 @@ class PosteriorFile:
     def __init__(self, options: argparse.Namespace):
         self.path, self._overwrite = Path(options.posterior), options.overwrite
         self.folder = self.path.parent
-        self.inputs = _inputs(options, *(name for name in _INPUTS if name != "posterior"))
+        self.inputs = inputs_of(options, *(name for name in INPUTS if name != "posterior"))
         self.claim = f"{ResultFolder.claim}-{hashlib.sha256(os.fsencode(self.path.name)).hexdigest()[:12]}"
 
     def replaced(self) -> list[str]:
@@ -131,12 +132,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _recorded(record: Path) -> dict[str, Any]:
+def recorded_files(record: Path) -> dict[str, Any]:
     """The files that a record lists and that are the work of a run, with the record itself."""
     files = read_json(record).get("files")
     return files | {RECORD: digest(record)} if isinstance(files, dict) else {}
 
 
-def _inputs(options: argparse.Namespace, *names: str) -> dict[str, Path]:
+def inputs_of(options: argparse.Namespace, *names: str) -> dict[str, Path]:
+    """The files and folders that options name, by option."""
     given = {f"--{name.replace('_', '-')}": getattr(options, name, None) for name in names}
     return {option: Path(path) for option, path in given.items() if path}

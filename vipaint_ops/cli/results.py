@@ -22,6 +22,7 @@ from ..measurement.observation import Observation
 from ..operators import Inpainting
 from ..priors.diffusers import DiffusersPrior
 from ..vipaint import HierarchicalPosterior
+from .made import made_from
 from .output import RECORD
 from .task import Task
 
@@ -65,6 +66,7 @@ def results(
         "keypoints": posterior.times,
         "config": configs,
         "prior": prior.identity,
+        "run": made_from(options),
         "versions": _versions(),
     }
     if result.populations is not None:

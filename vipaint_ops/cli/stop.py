@@ -17,7 +17,10 @@ class Stopped(KeyboardInterrupt):
 
     Attributes:
         status: the exit status that shells give to it.
+        left: what the run leaves behind, in words.
     """
+
+    left = "nothing was written"
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)

@@ -21,6 +21,9 @@ Conditioning = Mapping[str, Tensor]
 """Arguments of a denoiser besides latent and time, each ``[1, ...]``: ``encoder_hidden_states``, ``class_labels``,
 ``pooled_projections``, or SDXL's ``text_embeds``."""
 
+Load = Callable[[Path, torch.dtype, str | Path | None], tuple[Any, list[str]]]
+"""Loads a pipeline, as :func:`~vipaint_ops.priors.pipelines.load_pipeline`."""
+
 # The clean latent from the network's output, z, alpha and sigma.
 _CLEAN: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "epsilon": lambda out, z, alpha, sigma: (z - sigma * out) / alpha,
@@ -271,6 +274,7 @@ def from_pipeline(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     config: str | Path | None = None,
+    load: Load = load_pipeline,
 ) -> DiffusersPrior:
     """Load a diffusers pipeline folder or a single-file checkpoint (.safetensors, .ckpt). Nothing is downloaded.
 
@@ -281,6 +285,7 @@ def from_pipeline(
         dtype: of the networks.
         config: for a single file: a diffusers folder of the same model family, with the configuration and the parts
             that are not in the file. Default: the local Hugging Face cache.
+        load: gives the pipeline. It may return the one of an earlier call again.
 
     Raises:
         InputError: the path is not a model, a file is missing, corrupt or unsafe, or the model is not supported.
@@ -289,7 +294,7 @@ def from_pipeline(
     if not path.exists():
         raise InputError(f"prior {str(path)!r} does not exist; give a diffusers folder or a checkpoint file")
     try:
-        pipeline, lacking = load_pipeline(path, dtype, config)
+        pipeline, lacking = load(path, dtype, config)
         conditions = _conditions(pipeline, lacking, prompt, negative_prompt, cfg, torch.device(device))
         return _from_loaded(pipeline, conditions, torch.device(device))
     except torch.OutOfMemoryError:

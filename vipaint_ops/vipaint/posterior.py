@@ -206,7 +206,7 @@ class HierarchicalPosterior:
         header |= {"history": json.dumps(self.history), "evaluations": json.dumps(vars(self.evaluations))}
         header |= {"family": self.family, "components": str(self.components)}
         tensors = [tensor.detach().cpu().contiguous() for tensor in self._tensors]
-        return save(dict(zip(_TENSORS, tensors, strict=True)), header)
+        return _in_order(save(dict(zip(_TENSORS, tensors, strict=True)), header))
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`serialised` to a file, whole or not at all.
@@ -270,6 +270,14 @@ class HierarchicalPosterior:
             raise InputError(f"{path} is damaged: its eta or history are not finite numbers; fit it again")
         if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= _MOST_ROWS for v in counts):
             raise InputError(f"{path} is damaged: its evaluations are not counts; fit it again")
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata by name. The package writes them in an order that differs by run."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def is_posterior(path: str | Path) -> bool:

@@ -1,0 +1,337 @@
+"""``vipaint batch``: many pictures on processes that can be killed, with the same files as one after the other."""
+
+import csv
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.ops.conftest import scene
+from vipaint_ops.cli.batch import run_items
+from vipaint_ops.cli.items import Item, item_commands
+from vipaint_ops.cli.main import main
+from vipaint_ops.cli.workers import Outcome
+from vipaint_ops.images.pictures import save_image
+
+ROOT = Path(__file__).parents[2]
+QUICK = ["--preset", "published-v1", "--iterations", "0", "--steps", "2", "--samples", "1", "--device", "cpu"]
+DONE, FAILED, FAULT = (Outcome(status, "", [], 0.0, True) for status in (0, 2, 70))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder with four pictures, their masks and a table."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for kind in ("photos", "masks"):
+        (folder / kind).mkdir()
+    for name, width in (("a", 32), ("b", 24), ("c", 16), ("d", 40)):
+        save_image(folder / "photos" / f"{name}.png", scene())
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:, :width] = 255
+        Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick(embedded_file):
+    return ["--", *QUICK, "--prior", str(embedded_file)]
+
+
+def write_table(path, rows):
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, names)
+        table.writeheader()
+        table.writerows(rows)
+    return str(path)
+
+
+def row(name, /, **cells):
+    return {"image": f"photos/{name}.png", "mask": f"masks/{name}.png"} | cells
+
+
+def manifest(out):
+    return {line["name"]: line for line in map(json.loads, (out / "manifest.jsonl").read_text().splitlines())}
+
+
+def digests(out):
+    """SHA-256 of the results of every item. The record is without the times in it."""
+    found = {}
+    for path in sorted(out.glob("*/*")):
+        content = path.read_bytes()
+        if path.name == "metrics.json":
+            content = json.dumps(json.loads(content) | {"seconds": 0}).encode()
+        found[str(path.relative_to(out))] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def times(out):
+    return {str(path): path.stat().st_mtime_ns for path in out.glob("*/*")}
+
+
+@pytest.fixture(scope="module")
+def alone(pictures, quick, tmp_path_factory):
+    """The results of one worker."""
+    out = tmp_path_factory.mktemp("alone") / "out"
+    masks = str(pictures / "masks")
+    assert main(["batch", str(pictures / "photos"), "--masks", masks, "--out", str(out), *quick]) == 0
+    return out
+
+
+def test_two_workers_write_the_same_files_as_one(alone, pictures, quick, tmp_path):
+    """From a table here, and from a folder there."""
+    table = write_table(pictures / "table.csv", [row(name) for name in "dcba"])
+    assert main(["batch", table, "--workers", "2", "--out", str(tmp_path / "out"), *quick]) == 0
+    assert digests(tmp_path / "out") == digests(alone)
+    assert list(manifest(tmp_path / "out")) == list("dcba")
+    assert {path.name for path in alone.iterdir()} == {*"abcd", "manifest.jsonl"}
+    for name, line in manifest(alone).items():
+        assert (line["status"], line["attempts"]) == ("done", 1)
+        assert set(line["files"]) == {f"{name}/{path.name}" for path in (alone / name).iterdir()}
+
+
+def test_an_item_is_the_command_line_of_its_row(alone, pictures, quick, tmp_path):
+    command = ["inpaint", "--image", str(pictures / "photos/b.png"), "--mask", str(pictures / "masks/b.png")]
+    assert main([*command, *quick[1:], "--out", str(tmp_path)]) == 0
+    assert {f"b/{path.name}" for path in tmp_path.iterdir()} == {name for name in digests(alone) if name[0] == "b"}
+    assert (tmp_path / "sample_00.png").read_bytes() == (alone / "b" / "sample_00.png").read_bytes()
+
+
+def test_finished_items_stay_and_changed_ones_are_refused_until_they_may_be_replaced(
+    alone, pictures, quick, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    rows = [row("a"), row("b", seed=1), row("c", image="photos/absent.png"), row("d", mask="photos/d.png")]
+    table = write_table(pictures / "other.csv", rows)
+    command = ["batch", table, "--out", str(out), "--workers", "2"]
+    subprocess.run(["cp", "-rp", str(alone), str(out)], check=True)
+    before = times(out)
+    assert main([*command, *quick]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == f"1 of 4 items are done; see {out / 'manifest.jsonl'}\n"
+    reasons = dict(line.removeprefix("vipaint: failed: ").split(": ", 1) for line in captured.err.splitlines())
+    absent = str(pictures / "photos/absent.png")
+    assert reasons == {
+        "b": "its folder has results of other settings (seed 0, now 1): give --overwrite, or another name",
+        "absent": f"line 4: --image {absent!r} does not exist",
+        "d": "its folder has results of other settings (another file for --mask): give --overwrite, or another name",
+    }
+    assert times(out) == before
+    assert {name: line["attempts"] for name, line in manifest(out).items()} == {"a": 0, "b": 0, "absent": 0, "d": 0}
+
+    assert main([*command, "--overwrite", *quick]) == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "vipaint: failed: d: " in line)
+    assert "mask" in line
+    after = times(out)
+    assert {path for path in before if before[path] != after[path]} == {str(path) for path in (out / "b").iterdir()}
+    assert manifest(out)["b"]["attempts"] == 1
+    assert manifest(out)["d"]["reason"] in line
+
+
+def test_a_fit_is_sampled_by_several_items(alone, pictures, quick, tmp_path):
+    if "first" not in item_commands()["sample"]:
+        pytest.skip("sample has no --first")
+    posterior = str(alone / "a" / "posterior.safetensors")
+    rows = [row("a", command="sample", posterior=posterior, first=first, samples=1, name=first) for first in (0, 1)]
+    rows.append(rows[0] | {"samples": 2, "name": "both"})
+    table = write_table(pictures / "fit.csv", rows)
+    options = ["--steps", "2", "--device", "cpu", *quick[-2:]]
+    assert main(["batch", table, "--out", str(tmp_path / "out"), "--workers", "2", "--", *options]) == 0
+    parts = [path.read_bytes() for first in "01" for path in (tmp_path / "out" / first).glob("sample_*.png")]
+    assert parts == [path.read_bytes() for path in sorted((tmp_path / "out" / "both").glob("sample_*.png"))]
+
+
+class Driver:
+    """A batch of its own process, two workers on twelve items."""
+
+    def __init__(self, pictures, quick, out):
+        rows = [row("abcd"[seed % 4], seed=seed, name=f"item {seed:02d}") for seed in range(12)]
+        self.command = [sys.executable, "-m", "vipaint_ops.cli", "batch", write_table(pictures / "kill.csv", rows)]
+        self.command += ["--out", str(out), "--workers", "2", *quick]
+        self.out, self.process = out, None
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def wait_for(self, count):
+        """Wait until the manifest has a number of lines."""
+        path = self.out / "manifest.jsonl"
+        while not path.exists() or path.read_bytes().count(b"\n") < count:
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.01)
+
+    def workers(self):
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == self.process.pid and b"spawn_main" in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except (OSError, IndexError):
+                continue
+        return sorted(found)
+
+    def end(self):
+        out, err = self.process.communicate(timeout=120)
+        return self.process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(pictures, quick, tmp_path):
+    driver = Driver(pictures, quick, tmp_path / "out")
+    driver.start()
+    driver.wait_for(1)
+    os.kill(driver.workers()[0], signal.SIGKILL)
+    driver.wait_for(3)
+    workers = driver.workers()
+    os.kill(driver.process.pid, signal.SIGKILL)
+    driver.end()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline, "a worker has outlived its driver"
+        time.sleep(0.05)
+    finished = {name for name, line in manifest(driver.out).items() if line["status"] == "done"}
+    assert 3 <= len(finished) < 12
+    before = {path: when for path, when in times(driver.out).items() if Path(path).parent.name in finished}
+
+    driver.start()
+    driver.wait_for(len(finished) + 1)
+    driver.process.send_signal(signal.SIGINT)
+    status, out, err = driver.end()
+    assert (status, out) == (130, "")
+    assert err.startswith("vipaint: interrupted: ")
+    assert err.endswith(" of 12 items are done; run the same command again to go on\n")
+    assert not list(driver.out.glob("*/.vipaint*"))
+
+    driver.start()
+    assert driver.end() == (0, f"12 of 12 items are done; see {driver.out / 'manifest.jsonl'}\n", "")
+    lines = manifest(driver.out)
+    assert list(lines) == [f"item {seed:02d}" for seed in range(12)]
+    assert {line["status"] for line in lines.values()} == {"done"}
+    assert {lines[name]["attempts"] for name in finished} == {0}
+    assert {path: when for path, when in times(driver.out).items() if path in before} == before
+    assert {path.name for path in driver.out.iterdir()} == {*lines, "manifest.jsonl"}
+    for line in lines.values():
+        record = json.loads((driver.out / line["name"] / "metrics.json").read_text())
+        assert record["seed"] == int(line["name"][-2:])
+        for name, digest in record["files"].items():
+            assert hashlib.sha256((driver.out / line["name"] / name).read_bytes()).hexdigest() == digest
+
+
+class Scripted:
+    """A worker that meets what a script says, one entry a submitted item; None is its end."""
+
+    def __init__(self, script, starts=True):
+        self.script, self.starts, self.alive, self.ran = script, starts, False, []
+
+    def start(self):
+        self.alive = self.starts
+        return self._future(os.getpid() if self.starts else None)
+
+    def submit(self, arguments):
+        assert self.alive
+        self.ran.append(arguments)
+        outcome = self.script.pop() if self.script else DONE
+        self.alive = outcome is not None
+        return self._future(outcome)
+
+    def stop(self):
+        self.alive = False
+
+    def join(self):
+        assert not self.alive
+
+    @staticmethod
+    def _future(result):
+        future = Future()
+        future.set_result(result) if result is not None else future.set_exception(RuntimeError("it ended"))
+        return future
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([DONE, FAILED, FAULT, None]), max_size=12), min_size=1, max_size=4),
+    st.integers(0, 12),
+    st.integers(0, 3),
+)
+def test_every_item_gets_one_outcome_whatever_happens_to_workers(scripts, count, retries):
+    """After at most ``retries`` further attempts, and one that has come to an end does not run again."""
+    items = [Item(str(number), (str(number),)) for number in range(count)]
+    workers, seen = [Scripted(list(script)) for script in scripts], {}
+
+    def report(item, outcome, attempts):
+        assert item.name not in seen
+        seen[item.name] = outcome.status, attempts
+
+    run_items(items, workers, retries, report)
+    assert seen.keys() == {item.name for item in items}
+    ran = [name for worker in workers for (name,) in worker.ran]
+    for name, (status, attempts) in seen.items():
+        assert ran.count(name) == attempts <= retries + 1
+        assert status in (0, 2) or attempts == retries + 1
+
+
+def test_workers_that_cannot_start_are_left_out_or_end_the_batch():
+    items, seen = [Item(name, (name,)) for name in "ab"], []
+    run_items(items, [Scripted([], starts=False), Scripted([])], 0, lambda item, *_: seen.append(item.name))
+    assert seen == ["a", "b"]
+    with pytest.raises(ValueError, match="no worker can start: it ended"):
+        run_items(items, [Scripted([], starts=False)], 0, lambda *_: None)
+
+
+def cells(**given):
+    """A table of one row, as text."""
+    return f"{','.join(given)}\n{','.join(given.values())}\n".encode()
+
+
+GOOD = {"image": "photos/a.png", "mask": "masks/a.png"}
+BAD_TABLES = {
+    "empty": (b"", "has no rows"),
+    "header": (b"image,mask\n", "has no rows"),
+    "no mask": (cells(image="photos/a.png"), "required: --mask"),
+    "no image": (cells(mask="masks/a.png"), "required: --image"),
+    "no file": (cells(**GOOD | {"image": "photos/none.png"}), "photos/none.png' does not exist"),
+    "unknown": (cells(**GOOD, promt="a"), "column 'promt' is none of batch_size, "),
+    "semicolons": (b"image;mask\nphotos/a.png;masks/a.png\n", "column 'image;mask' is none of "),
+    "out": (cells(**GOOD, out="elsewhere"), "column 'out' is none of "),
+    "twice": (b"image,mask,noise-std,noise_std\na,b,1,1\n", "has the column 'noise_std' twice"),
+    "NaN": (cells(**GOOD, noise_std="nan"), "nan is not a finite number"),
+    "number": (cells(**GOOD, samples="many"), "invalid integer value: 'many'"),
+    "flag": (cells(**GOOD, invert_mask="maybe"), "invert_mask is 'maybe'; it must be true or false"),
+    "command": (cells(**GOOD, command="batch"), "command 'batch' is none of inpaint, sample"),
+    "option": (cells(**GOOD, posterior="photos/a.png"), "inpaint has no --posterior"),
+    "names": (b"image,mask,name\na,b,x\na,b,X\n", "name 'x' is given to more than one item"),
+    "cells": (b"image,mask\na,b,c\n", "line 2 has 3 cells and the header 2"),
+    "quote": (b'image,mask\n"a,b\n', "line 2: "),
+    "Latin-1": (b"image,mask\n\xe4,b\n", "is no UTF-8 text"),
+    "UTF-16": ("image,mask\na,b\n".encode("utf-16"), "is no UTF-8 text"),
+    "NUL": (cells(**GOOD, prompt="\0"), ""),
+} | {
+    f"name {name!r}": (cells(**GOOD, name=name), "does not suit a folder")
+    for name in ("..", "../a", "/a", "a/b", "a\\b", ".a", "a.", "-a", "a\tb", "x" * 201)
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TABLES)
+def test_a_table_without_a_usable_row_ends_in_one_line(kind, pictures, tmp_path, capsys):
+    content, message = BAD_TABLES[kind]
+    table = pictures / "bad.csv"
+    table.write_bytes(content)
+    if kind == "NUL":  # the embedded model takes no text, so the row is refused only when it runs
+        content, message = cells(**GOOD | {"mask": "\0"}), "does not exist"
+        table.write_bytes(content)
+    assert main(["batch", str(table), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vipaint: error: ")
+    assert message in line
+    assert not (tmp_path / "out").exists()
