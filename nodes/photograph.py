@@ -66,7 +66,7 @@ def _example(name: str, size: int) -> tuple[Tensor, Tensor]:
     # Made outside inference mode, so that gradients may later pass through what is computed from them.
     with torch.inference_mode(False):
         picture = (load_image(_FOLDER / f"{name}.jpg") + 1) / 2
-        hidden = 1 - load_mask(_FOLDER / f"{name}_mask.png", invert=True)
+        hidden = 1 - load_mask(_FOLDER / f"{name}_mask.png", white="fill")
         height, width = picture.shape[2:]
         sides = tuple(round(side * size / max(height, width)) for side in (height, width))
         resized = F.interpolate(picture, sides, mode="bicubic", antialias=True).clamp(0, 1)

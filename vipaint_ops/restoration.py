@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -17,7 +18,7 @@ from .measurement.observation import Observation
 from .presets import PRESETS
 from .samplers.config import SamplerConfig
 from .samplers.driver import Sampler
-from .vipaint import fit_posterior, sample_posterior
+from .vipaint import HierarchicalPosterior, fit_posterior, sample_posterior
 
 
 class Method(NamedTuple):
@@ -55,7 +56,9 @@ def restore(
     *,
     preset: str = "balanced",
     method: str = VIPAINT,
+    posterior: HierarchicalPosterior | None = None,
     seed: int = 0,
+    first: int = 0,
     callback: Callback | None = None,
     **settings: Any,
 ) -> SampleResult:
@@ -68,7 +71,9 @@ def restore(
         num_samples: how many.
         preset: settings of VIPaint, one of ``PRESETS``; other methods have their own.
         method: "vipaint", or one of ``METHODS``.
+        posterior: an earlier fit to this observation, for VIPaint; fitted if not given.
         seed: of all random numbers; equal seeds give equal samples.
+        first: number of the first sample. The samples of a seed may be drawn in several calls.
         callback: called after every step.
         settings: changes to the settings of the method: of ``RefineConfig`` for VIPaint, else of its own class.
 
@@ -77,19 +82,30 @@ def restore(
             defined for.
     """
     size = observation.operator.picture_size((observation.y.shape[-2], observation.y.shape[-1]))
+    config = sampling_settings(method, preset, settings)
+    if method != VIPAINT and posterior is not None:
+        raise InputError(f"posterior is given, and method {method!r} has none: use method {VIPAINT!r}")
     prior, observation = for_picture(prior, observation)
+    run: dict[str, Any] = {"generator": stream(seed, 1), "first": first, "callback": callback}
     if method == VIPAINT:
-        chosen = one_of("preset", preset, PRESETS)
-        refine = changed(chosen.refine, settings)
-        posterior = fit_posterior(prior, observation, chosen.fit, generator=stream(seed, 0), callback=callback)
-        result = sample_posterior(
-            prior, observation, posterior, num_samples, refine, generator=stream(seed, 1), callback=callback
-        )
+        if posterior is None:
+            fit = PRESETS[preset].fit
+            posterior = fit_posterior(prior, observation, fit, generator=stream(seed, 0), callback=callback)
+        result = sample_posterior(prior, observation, posterior, num_samples, config, **run)
     else:
-        found = one_of("method", method, METHODS)
-        config = changed(found.config(), settings)
-        result = found.sample(prior, observation, num_samples, config, generator=stream(seed, 1), callback=callback)
+        result = METHODS[method].sample(prior, observation, num_samples, config, **run)
     return dataclasses.replace(result, images=crop_to(result.images, *size))
+
+
+def sampling_settings(method: str, preset: str, settings: Mapping[str, Any]) -> Any:
+    """The settings of a method with ``settings`` changed: a ``RefineConfig`` for VIPaint, else the method's own class.
+
+    Raises:
+        InputError: an unknown method, preset or setting, or a value out of its range.
+    """
+    kinds: dict[str, Callable[[], Any]] = {VIPAINT: lambda: one_of("preset", preset, PRESETS).refine}
+    kinds |= {name: found.config for name, found in METHODS.items()}
+    return changed(one_of("method", method, kinds)(), settings)
 
 
 def stream(seed: int, stage: int) -> torch.Generator:
@@ -123,7 +139,7 @@ def one_of(name: str, value: str, options: dict[str, Choice]) -> Choice:
 Config = TypeVar("Config")
 
 
-def changed(config: Config, settings: dict[str, Any]) -> Config:
+def changed(config: Config, settings: Mapping[str, Any]) -> Config:
     """The configuration with other settings.
 
     Raises:

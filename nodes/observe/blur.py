@@ -126,5 +126,4 @@ class ObserveKernel(io.ComfyNode):
 
 
 def _blur_of(kernel: Tensor) -> Blur:
-    spot = (pictures(kernel, "kernel")[0].mean(0) + 1) / 2
-    return Blur(spot / spot.sum())
+    return Blur.of_picture(pictures(kernel, "kernel"))

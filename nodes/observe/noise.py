@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ...vipaint_ops.errors import InputError
 from ...vipaint_ops.measurement.likelihood import StudentT
-from ...vipaint_ops.measurement.noise_level import covering_level, noise_level
+from ...vipaint_ops.measurement.noise_level import model_level, noise_level
 from ...vipaint_ops.measurement.observation import Observation
 from ..batches import each_image, each_mask, numbered, per_image
 from ..gather import list_output
@@ -69,35 +70,20 @@ def _estimated(image: Tensor, mask: Tensor | None, vae: Any) -> tuple[float, str
     level = noise_level(picture, known)
     lines = [f"noise {level:.4f}"]
     if vae is not None:
-        level = covering_level(*_reproduced(picture, known, vae))
+        multiple = int(vae.spacial_compression_decode())
+        level = model_level(picture, partial(_autoencoded, vae=vae), multiple, known)
         lines.append(f"with the VAE's reconstruction error {level:.4f}")
     used = min(max(level, LEAST), MOST)
     lines.append(f"noise_level {used:.3f}, for pixel values in [-1, 1]")
     return used, "\n".join(lines)
 
 
-def _reproduced(picture: Tensor, known: Tensor | None, vae) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The image cropped to sides that the VAE accepts, its reconstruction by the VAE, and the cropped mask.
-
-    The masked area is filled with the mean of the known pixels, so that its pixels have no effect.
-    """
-    multiple = int(vae.spacial_compression_decode())
-    height, width = (side - side % multiple for side in picture.shape[2:])
-    if not height or not width:
-        raise InputError(
-            f"image is {picture.shape[2]}x{picture.shape[3]} (height x width), smaller than a latent cell of the VAE "
-            f"({multiple})"
-        )
-    picture = picture[..., :height, :width]
-    filled = picture
-    if known is not None:
-        known = (known[..., :height, :width] == 1).to(picture.dtype)
-        mean = (known * picture).sum((2, 3), keepdim=True) / known.sum().clamp(min=1)
-        filled = torch.where(known > 0, picture, mean)
-    decoded = vae.decode(vae.encode(images(filled)))
+def _autoencoded(picture: Tensor, vae: Any) -> Tensor:
+    """The picture, encoded and decoded by the VAE."""
+    decoded = vae.decode(vae.encode(images(picture)))
     if not decoded.isfinite().all():
         raise InputError(not_finite(vae))
-    return picture, pictures(decoded.reshape(-1, *decoded.shape[-3:])[:1], "vae").to(picture.device), known
+    return pictures(decoded.reshape(-1, *decoded.shape[-3:])[:1], "vae").to(picture.device)
 
 
 class RobustLikelihood(io.ComfyNode):

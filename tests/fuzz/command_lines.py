@@ -6,7 +6,6 @@ The options are read from the parser. A path of a case starts with ``@/``, which
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 import io
 import json
@@ -14,7 +13,6 @@ import os
 import random
 import re
 import resource
-import shutil
 import signal
 import stat
 import subprocess
@@ -27,36 +25,35 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
-import numpy as np
 from PIL import Image
 
-from tests.fuzz.hostile_files import KINDS, hostile_file
-from tests.ops.conftest import save_embedded, scene
-from vipaint_ops.cli.main import build_parser, main
-from vipaint_ops.images.pictures import save_image
+from tests.fuzz.command_folders import STATES, lay_out
+from tests.fuzz.hostile_files import KINDS
+from vipaint_ops.cli.main import main
+from vipaint_ops.cli.parser import build_parser
 from vipaint_ops.vipaint import HierarchicalPosterior
 
 ROOT = Path(__file__).parents[2]
-STATES = (
-    "absent",
-    "empty",
-    "earlier",
-    "changed",
-    "without record",
-    "foreign",
-    "inputs",
-    "read-only",
-    "file",
-    "link",
-    "dangling",
-    "stale",
-    "claim is a file",
-)
-"""What is in the place of the results before the run."""
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 _SECONDS = 300
-_RESULT = re.compile(r"(sample_\d{2,}|sheet|fit|keypoints)\.png|posterior\.safetensors|metrics\.json")
+_RESULT = re.compile(
+    r"(sample_\d{2,}|samples_(mean|spread|different)|sheet|fit|keypoints|degraded(_mask|_kernel)?)\.png"
+    r"|posterior(_\d+)?\.safetensors|metrics\.json"
+)
+_COMMANDS = ("demo", "inpaint", "inpaint", "deblur", "upscale", "fit", "sample", "sample", "degrade", "compare")
 _QUICK = {"iterations": "012", "steps": "234", "samples": "12", "particles": "12", "keypoints": ["0.6,0.4", "0.5"]}
+_QUICK |= {"first": "019", "factor": "24", "kernel_size": "37", "feather": "05", "set": ["eta=0.5", "noisy=true"]}
+_SETTINGS = (
+    "steps=3",
+    "=",
+    "a=b",
+    "times=[0.5]",
+    "eta=nan",
+    "noisy=1",
+    "guidance=kalman",
+    "eta=[[",
+    "eta=" + "[" * 9999,
+)
 _HOSTILE = (
     *("nan", "inf", "-inf", "1e400", "-1", "0", "-0.0", "0.5", "1e-300", "1e30", "5e-324", "", " ", "9" * 5000),
     *("1_0", "\N{FULLWIDTH DIGIT TWO}", "0x10", "é\N{SNOWMAN}", os.fsdecode(b"\xff\xfe"), "a" * 300, "two\nlines"),
@@ -64,9 +61,19 @@ _HOSTILE = (
 )
 _TIMES = ("0.4,0.6", "0.5,0.5", "1,0", ",", "nan,0.5", "0.5,inf", "1e-300", "0.9,0.5,0.1", "1", "1.0001,0.5", "0.5,")
 _DEVICES = ("cpu:0", "cpu:1", "cuda", "cuda:99", "cuda:-1", "mps", "meta", "CPU", "auto:0", "cpu:00")
-_READ = ("image", "mask", "truth", "prior", "prior_config", "posterior")
+_READ = ("image", "mask", "truth", "kernel", "prior", "prior_config", "posterior")
 _FILES = (
-    *("scene.png", "mask.png", "wide.png", "clear.png", "fit.safetensors", "tiny.safetensors", "", "absent.png"),
+    *(
+        "scene.png",
+        "small.png",
+        "mask.png",
+        "wide.png",
+        "clear.png",
+        "fit.safetensors",
+        "tiny.safetensors",
+        "",
+        "absent.png",
+    ),
     *("dangling.png", "fifo", *(f"bad_{kind}" for kind in KINDS)),
 )
 
@@ -92,7 +99,7 @@ class Case:
 def commands(seed: int) -> Case:
     """The command line of a seed: sane options, of which up to three are odd."""
     rng = random.Random(seed)
-    name = rng.choice(["demo", "inpaint", "inpaint", "fit", "sample", "sample"])
+    name = rng.choice(_COMMANDS)
     state = rng.choice(["absent", "empty", *STATES])
     known = {action.dest: action for action in _parser_of(name)._actions if action.option_strings}
     given = {option: value for option, value in _sane(name, state, rng).items() if option in known}
@@ -100,6 +107,7 @@ def commands(seed: int) -> Case:
     for option in rng.sample(choices, k=rng.choice([0, 0, 1, 1, 2, 3])):
         given[option] = _odd(known[option], rng)
     words = [_word(known[option], value) for option, value in given.items() if value is not None]
+    words += ["@/inputs/scene.png"] if name == "compare" else []
     rng.shuffle(words)
     if rng.random() < 0.03:
         words.append(rng.choice(["--spam", "spam", "--out", "--", ""]))
@@ -112,7 +120,7 @@ def commands(seed: int) -> Case:
 def check(case: Case, folder: Path) -> str:
     """Run a case in an empty folder: "ok", "refused", or what was unexpected."""
     base = folder / "base"
-    replaceable = _lay_out(case, base)
+    replaceable = lay_out(case.seed, case.arguments, case.state, base)
     arguments = [word.replace("@/", f"{base}/") for word in case.arguments]
     before = _content(base)
     (folder / "kept").mkdir()
@@ -137,17 +145,25 @@ def _parser_of(name: str) -> argparse.ArgumentParser:
 
 
 def _sane(name: str, state: str, rng: random.Random) -> dict[str, str | None]:
-    inputs = "@/out/sample_00.png" if state == "inputs" and name != "fit" else "@/inputs/scene.png"
-    posterior = "@/out/a.safetensors" if name == "fit" else "@/inputs/fit.safetensors"
+    scene = "@/inputs/small.png" if name == "upscale" else "@/inputs/scene.png"
+    masked = name != "upscale" and (name not in ("deblur", "degrade") or rng.random() < 0.5)
+    mask = rng.choice(["half", "box", "pixels"]) if name == "demo" else "@/inputs/mask.png"
+    blurred = name in ("deblur", "degrade") and rng.random() < 0.8
     return {
-        "image": inputs,
-        "mask": rng.choice(["half", "box", "pixels"]) if name == "demo" else "@/inputs/mask.png",
-        "posterior": posterior,
+        "image": "@/out/sample_00.png" if state == "inputs" and name != "fit" else scene,
+        "mask": mask if masked else None,
+        "white": rng.choice(["known", "known", "fill", None]),
+        "truth": "@/inputs/scene.png" if name == "compare" else None,
+        "blur": rng.choice(["gaussian", "motion"]) if blurred else None,
+        "kernel_size": "7" if blurred else None,
+        "factor": "4" if name == "upscale" else None,
+        "posterior": "@/out/a.safetensors" if name == "fit" else "@/inputs/fit.safetensors",
         "prior": None if rng.random() < 0.1 else "@/inputs/tiny.safetensors",
         "preset": "fast",
+        "method": "ding" if rng.random() < 0.2 else None,
         "out": "@/out",
         "overwrite": "" if rng.random() < 0.5 else None,
-        **{option: rng.choice(values) for option, values in _QUICK.items() if option != "particles"},
+        **{option: rng.choice(_QUICK[option]) for option in ("iterations", "steps", "samples", "keypoints")},
     }
 
 
@@ -165,92 +181,16 @@ def _odd(action: argparse.Action, rng: random.Random) -> str | None:
         return rng.choice(_QUICK[option])
     if option == "keypoints":
         return rng.choice([*_TIMES, *_HOSTILE])
+    if option == "set":
+        return rng.choice([*_QUICK[option], *_SETTINGS, *_HOSTILE])
     if option == "device":
         return rng.choice([*_DEVICES, *_HOSTILE])
-    quick = ["fast"] if option == "preset" else list(action.choices or ())
+    quick = {"preset": ["fast"], "method": ["ding", "blended", "kalman"]}.get(option, list(action.choices or ()))
     return rng.choice([*quick * 4, *_HOSTILE])
 
 
 def _word(action: argparse.Action, value: str) -> str:
     return action.option_strings[0] + ("" if action.nargs == 0 else f"={value}")
-
-
-@functools.cache
-def _made() -> dict[str, dict[str, bytes]]:
-    """Inputs, and the results of an earlier run, by name."""
-    with tempfile.TemporaryDirectory() as folder:
-        inputs, out = Path(folder) / "inputs", Path(folder) / "out"
-        inputs.mkdir()
-        save_image(inputs / "scene.png", scene())
-        save_image(inputs / "wide.png", scene(40, 90))
-        mask = np.zeros((64, 64), np.uint8)
-        mask[:, :32] = 255
-        Image.fromarray(mask).save(inputs / "mask.png")
-        Image.fromarray(np.dstack([mask, mask, mask, mask])).save(inputs / "clear.png")
-        save_embedded(inputs / "tiny.safetensors")
-        words = ["inpaint", f"--image={inputs / 'scene.png'}", f"--mask={inputs / 'mask.png'}", f"--out={out}"]
-        words += [f"--prior={inputs / 'tiny.safetensors'}", "--preset=fast", "--iterations=1", "--steps=2"]
-        with redirect_stderr(io.StringIO()) as errors, redirect_stdout(io.StringIO()):
-            if main([*words, "--samples=3"]):
-                raise RuntimeError(errors.getvalue())
-        shutil.copy(out / "posterior.safetensors", inputs / "fit.safetensors")
-        return {part.name: {path.name: path.read_bytes() for path in part.iterdir()} for part in (inputs, out)}
-
-
-def _lay_out(case: Case, base: Path) -> set[Path]:
-    """Write the files of a case; returns those that the command may replace."""
-    inputs, out = base / "inputs", base / "out"
-    for folder in (inputs, base / "cwd"):
-        folder.mkdir(parents=True)
-    _put(_made()["inputs"], inputs)
-    (inputs / "dangling.png").symlink_to(base / "nowhere")
-    os.mkfifo(inputs / "fifo")
-    for kind in KINDS if any("bad_" in word for word in case.arguments) else ():
-        seeds = range(1000 * case.seed, 1000 * case.seed + 1000)
-        seed = next(seed for seed in seeds if random.Random(seed).choice(KINDS) == kind)
-        hostile_file(seed, inputs).rename(inputs / f"bad_{kind}")
-    return _put_state(case, base, out)
-
-
-def _put_state(case: Case, base: Path, out: Path) -> set[Path]:
-    fits = case.arguments[0] == "fit"
-    earlier = {"a.safetensors": _made()["inputs"]["fit.safetensors"]} if fits else _made()["out"]
-    if case.state == "file":
-        out.write_text("mine")
-    elif case.state == "dangling":
-        out.symlink_to(base / "nowhere")
-    elif case.state == "link":
-        (base / "elsewhere").mkdir()
-        out.symlink_to(base / "elsewhere")
-    elif case.state != "absent":
-        out.mkdir()
-    if case.state in ("earlier", "changed", "without record"):
-        _put(earlier, out)
-        (out / "notes.txt").write_text("mine")
-    if case.state == "changed":
-        (out / ("a.safetensors" if fits else "sheet.png")).write_text("mine")
-    if case.state == "without record":
-        (out / "metrics.json").unlink(missing_ok=True)
-    if case.state == "foreign":
-        for name in ("sample_holiday.png", "sheet.png", "a.safetensors")[random.Random(case.seed).randrange(3) :]:
-            (out / name).write_bytes(_made()["inputs"]["scene.png"])
-    if case.state == "inputs":
-        shutil.copy(base / "inputs/scene.png", out / "sample_00.png")
-    if case.state == "stale":
-        (out / ".vipaint-run/new").mkdir(parents=True)
-        (out / ".vipaint-run/new/sheet.png").write_text("half")
-        (out / ".vipaint-run/journal.json").write_text('{"sheet.png": "')
-    if case.state == "claim is a file":
-        (out / ".vipaint-run").write_text("mine")
-    if case.state == "read-only":
-        out.chmod(0o555)
-    whole = case.state == "earlier" or (fits and case.state == "without record")
-    return {out / name for name in earlier} if whole else set()
-
-
-def _put(files: dict[str, bytes], folder: Path) -> None:
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
 
 
 def _content(base: Path) -> dict[Path, Any]:
@@ -344,6 +284,8 @@ def _changes(before: dict[Path, Any], after: dict[Path, Any]) -> str:
 def _results(options: argparse.Namespace, base: Path, before: dict[Path, Any], replaceable: set[Path]) -> str:
     """What is wrong with the files of a run that succeeded; "ok" if nothing is."""
     fits = options.command == "fit"
+    if not fits and options.out is None:
+        return "left files" if _content(base) != before else "ok"
     place = base / "cwd" / (Path(options.posterior) if fits else Path(options.out))
     folder = (place.parent if fits else place).resolve()
     after = _content(base)
@@ -358,9 +300,10 @@ def _results(options: argparse.Namespace, base: Path, before: dict[Path, Any], r
             return f"left {path.name}"
     if any(folder.glob(".vipaint-run-*" if fits else ".vipaint*")):
         return "left its working folder"
-    posterior = HierarchicalPosterior.load(place if fits else folder / "posterior.safetensors")
-    if not (posterior.means.isfinite().all() and posterior.log_stds.isfinite().all()):
-        return "a posterior with NaN"
+    for path in [place] if fits else folder.glob("posterior*.safetensors"):
+        posterior = HierarchicalPosterior.load(path)
+        if not (posterior.means.isfinite().all() and posterior.log_stds.isfinite().all()):
+            return "a posterior with NaN"
     return "ok" if fits else _pictures(options, folder)
 
 
@@ -377,7 +320,8 @@ def _pictures(options: argparse.Namespace, folder: Path) -> str:
     for name in samples:
         with Image.open(folder / name) as picture:
             picture.load()
-    return "ok" if len(samples) == options.samples else f"{len(samples)} samples of {options.samples}"
+    expected = getattr(options, "samples", 0)
+    return "ok" if len(samples) == expected else f"{len(samples)} samples of {expected}"
 
 
 def _no_number(text: str) -> NoReturn:

@@ -96,6 +96,7 @@ class Host:
         """Stop a fit, a refinement or a method of another paper at a random moment."""
         numbers = random.Random(seed)
         prompt = self.client.queue(_long(numbers))
+        self.client.wait_for_start(prompt)  # ComfyUI forgets an interrupt that comes before
         time.sleep(numbers.uniform(0.0, 3.0))
         self.client.interrupt()
         return self._ended(prompt, _STOP)

@@ -131,7 +131,7 @@ _READERS: dict[str, Callable[[Path], str]] = {
     "posterior": _read_posterior,
     "checkpoint": _read_checkpoint,
     "picture": functools.partial(_read_image, load_image),
-    "mask": functools.partial(_read_image, load_mask),
+    "mask": functools.partial(_read_image, functools.partial(load_mask, white="fill")),
 }
 
 

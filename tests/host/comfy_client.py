@@ -161,6 +161,19 @@ class ComfyClient:
         """Queue a prompt and wait for it; raises as :meth:`queue` and :meth:`result` do."""
         return self.result(self.queue(graph), timeout)
 
+    def wait_for_start(self, prompt_id: str, timeout: float = 60) -> None:
+        """Wait until ComfyUI has begun with the prompt.
+
+        Raises:
+            TimeoutError: it has not.
+        """
+
+        def started(event: Event) -> bool:
+            return event["type"] == "execution_start" and event["data"]["prompt_id"] == prompt_id
+
+        if self._events.wait(started, self._started[prompt_id], timeout) is None:
+            raise TimeoutError(f"the prompt did not start in {timeout} s")
+
     def wait_for_progress(self, prompt_id: str, node: Node, steps: int = 1, timeout: float = 300) -> None:
         """Wait until ``node`` (or a node that it expanded into) has reported ``steps`` steps.
 

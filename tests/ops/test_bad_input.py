@@ -9,8 +9,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.ops.conftest import save_embedded, scene
-from vipaint_ops import Evaluations, SampleResult
+from vipaint_ops import Evaluations, SampleResult, restoration
 from vipaint_ops.cli import commands as cli_commands
+from vipaint_ops.cli import models as cli_models
 from vipaint_ops.cli.main import main
 from vipaint_ops.images.pictures import save_image
 from vipaint_ops.vipaint import HierarchicalPosterior
@@ -51,11 +52,13 @@ def instant(monkeypatch):
         posterior.metadata = describe(prior) | {"observation": observation.digest}
         return posterior
 
-    def sample(prior, observation, posterior, count, config, *, generator, callback):
+    def sample(prior, observation, posterior, count, config, *, generator, first, callback):
+        posterior.check(prior)
+        posterior.check_observation(observation)
         return SampleResult(torch.zeros(count, 4, 16, 16), observation.y.repeat(count, 1, 1, 1), Evaluations())
 
     monkeypatch.setattr(cli_commands, "fit_posterior", fit)
-    monkeypatch.setattr(cli_commands, "sample_posterior", sample)
+    monkeypatch.setattr(restoration, "sample_posterior", sample)
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def no_network(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a network was loaded")
 
-    monkeypatch.setattr(cli_commands, "load_embedded_prior", refuse)
+    monkeypatch.setattr(cli_models, "load_embedded_prior", refuse)
 
 
 def run(files, arguments, monkeypatch, capsys):
@@ -78,8 +81,10 @@ def run(files, arguments, monkeypatch, capsys):
     return status, capsys.readouterr().err.splitlines()
 
 
-INPAINT = {"--image": "scene.png", "--mask": "mask.png", "--out": "out"}
-FIT = {"--image": "scene.png", "--mask": "mask.png", "--posterior": "fit.safetensors"}
+INPAINT = {"--image": "scene.png", "--mask": "mask.png", "--white": "known", "--out": "out"}
+FIT = {"--image": "scene.png", "--mask": "mask.png", "--white": "known", "--posterior": "fit.safetensors"}
+DEBLUR = {"--image": "scene.png", "--blur": "gaussian", "--out": "out"}
+UPSCALE = {"--image": "scene.png", "--out": "out"}
 SAMPLE = INPAINT | {"--posterior": "fit.safetensors"}
 ODD_DEVICES = [
     "cpu:x",
@@ -121,7 +126,7 @@ CASES = [
     ("inpaint", INPAINT | {"--noise-std": "0"}, "--noise-std: 0 is not positive"),
     ("inpaint", INPAINT | {"--noise-std": "nan"}, "--noise-std: nan is not a finite number"),
     ("inpaint", INPAINT | {"--seed": "-1"}, "--seed: -1 is not between"),
-    ("inpaint", INPAINT | {"--steps": "1"}, "--steps: 1 is not between"),
+    ("inpaint", INPAINT | {"--steps": "0"}, "--steps: 0 is not between"),
     ("inpaint", INPAINT | {"--cfg": "inf"}, "--cfg: inf is not a finite number"),
     ("inpaint", INPAINT | {"--guidance": "magic"}, "--guidance: invalid choice: 'magic'"),
     ("inpaint", INPAINT | {"--prompt": "a house"}, "takes no text"),
@@ -142,6 +147,31 @@ CASES = [
     ("sample", SAMPLE | {"--posterior": "other.safetensors"}, "not a VIPaint posterior"),
     ("demo", {"--mask": "halff", "--out": "out"}, "--mask 'halff' is neither a file nor one of half, box"),
     ("paint", {}, "invalid choice: 'paint'"),
+    ("inpaint", INPAINT | {"--noise-std": "automatic"}, "--noise-std: invalid noise value"),
+    ("inpaint", INPAINT | {"--method": "magic"}, "--method: invalid choice: 'magic'"),
+    ("inpaint", INPAINT | {"--method": "ding", "--guidance": "dps"}, "setting is 'guidance'; choose one of steps"),
+    ("inpaint", INPAINT | {"--method": "ding", "--set": "steps"}, "'steps' is not NAME=VALUE"),
+    ("inpaint", INPAINT | {"--method": "ding", "--set": "times=1"}, "--set 'times': choose one of steps"),
+    ("inpaint", INPAINT | {"--method": "ddnm", "--set": "noisy=1"}, "--set noisy: 1 is neither true nor false"),
+    ("inpaint", INPAINT | {"--set": "batch_size=2"}, "--set batch_size: the setting has an option of its own"),
+    ("inpaint", INPAINT | {"--degrees": "3"}, "--degrees is a setting of --likelihood student-t"),
+    ("inpaint", INPAINT | {"--method": "repaint", "--likelihood": "student-t"}, "takes noise as Gaussian"),
+    ("inpaint", INPAINT | {"--feather": "-1"}, "--feather: -1 is not between"),
+    ("deblur", DEBLUR | {"--std": "0"}, "--std: 0 is not positive"),
+    ("deblur", DEBLUR | {"--angle": "10"}, "--angle is a setting of --blur motion: give both or none"),
+    ("deblur", DEBLUR | {"--kernel-size": "4"}, "kernel_size is 4; it must be odd"),
+    ("deblur", DEBLUR | {"--kernel-size": "99"}, "kernel is 99x99, larger than the picture"),
+    ("deblur", DEBLUR | {"--kernel": "scene.png"}, "--kernel and --blur are given: leave out one"),
+    ("deblur", {"--image": "scene.png", "--out": "out", "--kernel": "black.png"}, "kernel is"),
+    ("deblur", {"--image": "scene.png", "--out": "out", "--kernel": "absent.png"}, "absent.png"),
+    ("upscale", UPSCALE | {"--factor": "1"}, "--factor: 1 is not between 2 and 16"),
+    ("upscale", UPSCALE | {"--truth": "scene.png"}, "--truth is 64x64 and the picture 256x256"),
+    ("fit", {"--image": "scene.png", "--posterior": "f.safetensors"}, "the degradation is missing: give --mask"),
+    ("degrade", {"--image": "scene.png", "--out": "out"}, "the degradation is missing: give --mask"),
+    ("degrade", {"--image": "wide.png", "--factor": "3", "--out": "out"}, "which the factor 3 does not divide"),
+    ("compare", {"scene.png": "small.png", "--truth": "scene.png"}, "'small.png' is 32x32 and 'scene.png' 64x64"),
+    ("compare", {"scene.png": "scene.png"}, "there is nothing to compare with: give --truth"),
+    ("compare", {"full": "scene.png", "--truth": "scene.png"}, "'full' has no sample_*.png"),
 ]
 
 
@@ -158,7 +188,8 @@ def test_the_error_is_one_line_that_names_the_input(command, options, message, f
 def fitted(files, monkeypatch):
     """The arguments to sample from a fit, in the folder of the files."""
     monkeypatch.chdir(files)
-    arguments = ["--image", "scene.png", "--mask", "mask.png", "--prior", "prior.safetensors", "--noise-std", "0.1"]
+    arguments = ["--image", "scene.png", "--mask", "mask.png", "--white", "known"]
+    arguments += ["--prior", "prior.safetensors", "--noise-std", "0.1"]
     assert main(["fit", *arguments, "--posterior", "fit.safetensors"]) == 0
     return ["sample", *arguments, "--posterior", "fit.safetensors", "--out", "out"]
 
@@ -167,7 +198,7 @@ def fitted(files, monkeypatch):
     ("change", "message"),
     [
         (["--image", "other.png"], "observation is not the one of the fit"),
-        (["--invert-mask"], "observation is not the one of the fit"),
+        (["--white", "fill"], "observation is not the one of the fit"),
         (["--prior", "second.safetensors"], "fitted for prior"),
         (["--posterior", "damaged.safetensors"], "fitted for latent_shape"),
     ],
@@ -200,7 +231,7 @@ def test_a_run_that_stops_leaves_nothing(stage, failure, status, message, files,
     def fail(*_, **__):
         raise failure
 
-    monkeypatch.setattr(cli_commands, stage, fail)
+    monkeypatch.setattr(cli_commands if hasattr(cli_commands, stage) else restoration, stage, fail)
     arguments = ["inpaint", *sum(INPAINT.items(), ()), "--prior", "prior.safetensors"]
     got, lines = run(files, arguments, monkeypatch, capsys)
     assert (got, len(lines)) == (status, 1)
@@ -223,7 +254,7 @@ def test_a_run_that_diverges_is_an_error_and_writes_nothing(raises, files, monke
             raise torch.linalg.LinAlgError("linalg.eigh: failed to converge")
         return SampleResult(torch.zeros(1), torch.full((2, 3, 64, 64), torch.nan), Evaluations())
 
-    monkeypatch.setattr(cli_commands, "sample_posterior", diverge)
+    monkeypatch.setattr(restoration, "sample_posterior", diverge)
     arguments = ["inpaint", *sum(INPAINT.items(), ()), "--prior", "prior.safetensors"]
     status, lines = run(files, arguments, monkeypatch, capsys)
     assert (status, len(lines)) == (2, 1)
@@ -255,7 +286,12 @@ def test_two_dashes_end_in_one_line(option, capfd):
 @pytest.mark.parametrize("option", ["--image", "--mask", "--truth", "--prior", "--out"])
 def test_a_pipe_is_refused_and_not_waited_for(option, files, tmp_path, capfd):
     os.mkfifo(tmp_path / "pipe")
-    given = {"--image": files / "scene.png", "--mask": files / "mask.png", "--out": tmp_path / "out"}
+    given = {
+        "--image": files / "scene.png",
+        "--mask": files / "mask.png",
+        "--white": "known",
+        "--out": tmp_path / "out",
+    }
     arguments = [str(word) for pair in (given | {option: tmp_path / "pipe"}).items() for word in pair]
     assert main(["inpaint", *arguments, "--preset", "fast"]) == 2
     assert "/pipe" in capfd.readouterr().err

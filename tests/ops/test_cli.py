@@ -10,21 +10,24 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, LDMPipeline
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import safe_open
 
 from tests.ops.conftest import SmallFit, scene, tiny_networks
 from vipaint_ops import PRESETS, FitConfig, RefineConfig
 from vipaint_ops.cli import commands as cli_commands
-from vipaint_ops.cli.main import build_parser, main
+from vipaint_ops.cli.main import main
+from vipaint_ops.cli.parser import build_parser
 from vipaint_ops.evaluation.metrics import psnr
 from vipaint_ops.images.pictures import load_image, save_image
 from vipaint_ops.inference.corrections import DPS
 from vipaint_ops.priors import embedded
+from vipaint_ops.restoration import sampling_settings
 
 FAST = ["--iterations", "2", "--device", "cpu"]
 QUICK = ["--steps", "2", "--samples", "3", "--device", "cpu"]
-OUTPUTS = {"sheet.png", "fit.png", "keypoints.png", "posterior.safetensors", "metrics.json"}
+SPREAD = {f"samples_{name}.png" for name in ("mean", "spread", "different")}
+OUTPUTS = {"sheet.png", "fit.png", "keypoints.png", "posterior.safetensors", "metrics.json", *SPREAD}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,9 +42,9 @@ def draw_pictures(folder, height=64, width=64):
     """A scene, and a mask that hides its right half."""
     save_image(folder / "scene.png", scene(height, width))
     mask = np.zeros((height, width), dtype=np.uint8)
-    mask[:, : width // 2] = 255
+    mask[:, width // 2 :] = 255
     Image.fromarray(mask).save(folder / "mask.png")
-    return ["--image", str(folder / "scene.png"), "--mask", str(folder / "mask.png")]
+    return ["--image", str(folder / "scene.png"), "--mask", str(folder / "mask.png"), "--white", "fill"]
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +159,9 @@ def test_a_pipeline_folder_paints_pictures_of_any_size(zero_snr, tmp_path):
 
 def test_a_mask_may_carry_its_hole_in_its_opacity(finished, pictures, model, tmp_path, capsys):
     photo = Image.open(pictures[1])
-    photo.putalpha(Image.open(pictures[3]))
+    photo.putalpha(ImageOps.invert(Image.open(pictures[3])))
     photo.save(tmp_path / "masked.png")
-    masked = [*pictures[:3], str(tmp_path / "masked.png")]
+    masked = [*pictures[:3], str(tmp_path / "masked.png"), *pictures[4:]]
     assert main(["inpaint", *masked, *model, *FAST, *QUICK, "--out", str(tmp_path / "out")]) == 0
     (notice,) = capsys.readouterr().err.splitlines()
     assert notice.startswith("vipaint: notice: mask")
@@ -171,7 +174,7 @@ def test_the_demo_compares_with_the_truth(mask, embedded_file, pictures, tmp_pat
     monkeypatch.setattr(embedded, "EMBEDDED_PRIOR", embedded_file)
     monkeypatch.setattr(cli_commands, "DEMO_SCENE", pictures[1])
     mask = pictures[3] if mask == "FILE" else mask
-    assert main(["demo", *FAST, *QUICK, "--mask", mask, "--out", str(tmp_path)]) == 0
+    assert main(["demo", *FAST, *QUICK, "--mask", mask, *pictures[4:], "--out", str(tmp_path)]) == 0
     assert "psnr_truth_db" in json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     assert (samples(tmp_path)[..., :32] == load_image(pictures[1])[..., :32]).all()
 
@@ -184,20 +187,25 @@ def test_sampling_takes_the_noise_level_of_the_fit(pictures, model, tmp_path):
     assert not (tmp_path / "out" / "fit.png").exists()
 
 
+def refinement(options):
+    preset, settings = options.preset.replace("-", " "), cli_commands._settings(options)
+    return sampling_settings(options.method, preset, settings)
+
+
 def test_options_reach_the_configurations():
     required = ["inpaint", "--image", "a", "--mask", "b", "--out", "c"]
     options = build_parser().parse_args(
         [*required, "--keypoints", "0.6,0.4", "--checkpointing", "--steps", "7", "--guidance", "dps"]
     )
-    fit_config, refine_config = cli_commands._fit_config(options), cli_commands._refine_config(options)
+    fit_config, refine_config = cli_commands._fit_config(options), refinement(options)
     assert (fit_config.keypoints, fit_config.checkpointing) == ((0.6, 0.4), True)
     assert (refine_config.steps, refine_config.guidance) == (7, DPS())
     options = build_parser().parse_args([*required, "--preset", "published-v1"])
     assert cli_commands._fit_config(options) == FitConfig.published_v1()
-    assert cli_commands._refine_config(options) == RefineConfig.published_v1()
+    assert refinement(options) == RefineConfig.published_v1()
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["inpaint"], ["fit"], ["sample"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in cli_commands.COMMANDS)])
 def test_help_has_examples_and_defaults(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
@@ -205,8 +213,7 @@ def test_help_has_examples_and_defaults(command, capsys):
     text = capsys.readouterr().out
     assert "None" not in text
     assert "examples:" in text
-    if command:
-        assert "(default: auto)" in text
+    if command and command != ["compare"]:
         assert "(default: 0)" in text
 
 

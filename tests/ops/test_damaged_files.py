@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def load_or_refuse(load, path):
 @given(st.sampled_from(sorted(FILES)), st.lists(change, max_size=4))
 def test_a_damaged_file_is_a_picture_or_an_error_that_names_it(path, kind, changes):
     path.write_bytes(damage(FILES[kind], changes))
-    picture, mask = load_or_refuse(load_image, path), load_or_refuse(load_mask, path)
+    picture, mask = load_or_refuse(load_image, path), load_or_refuse(partial(load_mask, white="fill"), path)
     if picture is not None:
         assert picture.shape[:2] == (1, 3)
         assert picture.numel() > 0
@@ -119,6 +120,6 @@ def test_whatever_pillow_writes_and_reads_is_read(kind, path):
 )
 def test_the_error_says_what_is_wrong(content, message, path):
     path.write_bytes(content)
-    for load in (load_image, load_mask):
+    for load in (load_image, partial(load_mask, white="fill")):
         with pytest.raises(InputError, match=message):
             load(path)

@@ -23,12 +23,14 @@ import torch
 from PIL import Image
 
 from tests.ops.conftest import save_embedded, scene
-from vipaint_ops import Evaluations, SampleResult
+from vipaint_ops import Evaluations, SampleResult, restoration
 from vipaint_ops.cli import commands as cli_commands
+from vipaint_ops.cli import models as cli_models
 from vipaint_ops.cli import results as cli_results
 from vipaint_ops.cli.claim import claimed
-from vipaint_ops.cli.main import build_parser, main
+from vipaint_ops.cli.main import main
 from vipaint_ops.cli.output import ResultFolder
+from vipaint_ops.cli.parser import build_parser
 from vipaint_ops.images.pictures import png, save_image
 from vipaint_ops.priors.embedded import load_embedded_prior
 from vipaint_ops.vipaint import HierarchicalPosterior
@@ -98,13 +100,13 @@ def instant(tmp_path_factory):
         posterior.metadata = describe(prior) | {"observation": observation.digest, "noise_std": "0.02"}
         return posterior
 
-    def sample(prior, observation, posterior, count, config, *, generator, callback):
+    def sample(prior, observation, posterior, count, config, *, generator, first, callback):
         return SampleResult(torch.zeros(1), observation.y.repeat(count, 1, 1, 1), Evaluations())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli_commands, "load_embedded_prior", lambda *_: prior)
+        patch.setattr(cli_models, "load_embedded_prior", lambda *_: prior)
         patch.setattr(cli_commands, "fit_posterior", fit)
-        patch.setattr(cli_commands, "sample_posterior", sample)
+        patch.setattr(restoration, "sample_posterior", sample)
         patch.setattr(cli_results, "png", lambda pixels: pixels if isinstance(pixels, bytes) else png(pixels))
         patch.setattr(cli_results, "_plots", lambda *_: plots)
         yield
@@ -121,7 +123,7 @@ def draw_inputs(folder):
     mask = np.zeros((64, 64), np.uint8)
     mask[:, :32] = 255
     Image.fromarray(mask).save(folder / "mask.png")
-    return ["--image", str(folder / "scene.png"), "--mask", str(folder / "mask.png")]
+    return ["--image", str(folder / "scene.png"), "--mask", str(folder / "mask.png"), "--white", "known"]
 
 
 COMMANDS = {
@@ -310,8 +312,7 @@ def test_inputs_are_never_replaced(option, inputs, tmp_path):
     before = content(out)
     status, (line,) = run([*command, option, str(out / "sample_00.png"), "--overwrite"])
     assert status == 2
-    # A sample is refused as a mask already for its content.
-    assert line.startswith(f"vipaint: error: {option.removeprefix('--') if option == '--mask' else option} "), line
+    assert line.startswith(f"vipaint: error: {option} "), line
     assert content(out) == before
 
 

@@ -158,3 +158,20 @@ def test_no_float64_on_the_device():
         moments = metrics.moment_errors(x, y.mean(0), y.std(0))
         distances = metrics.sliced_wasserstein(x, y, 8, generator=seeded()), metrics.energy_distance(x, y, mask)
     assert np.isfinite([*moments, *distances]).all()
+
+
+def test_a_seam_is_the_step_across_the_edge_against_those_beside_it():
+    ramp = torch.linspace(-1, 1, 32).expand(1, 3, 32, 32).contiguous()
+    mask = (torch.arange(32) < 16).float().expand(1, 1, 32, 32)
+    assert metrics.seam(ramp, mask).item() == pytest.approx(1, rel=1e-4)
+    step = 2 / 31
+    assert metrics.seam(ramp + 3 * step * (1 - mask), mask).item() > 3
+    assert metrics.seam(torch.cat([ramp, -ramp]), 1 - mask).tolist() == pytest.approx([1, 1], rel=1e-4)
+    far = ramp.clone()
+    far[..., 26:] = torch.rand(1, 3, 32, 6)
+    assert torch.equal(metrics.seam(far, mask), metrics.seam(ramp, mask))
+
+
+def test_a_seam_needs_an_edge():
+    with pytest.raises(InputError, match="mask has no edge"):
+        metrics.seam(torch.zeros(1, 3, 8, 8), torch.ones(1, 1, 8, 8))

@@ -36,6 +36,10 @@ COMMAND_LINES = {
     "demo": ["demo", "--out", "out"],
     "inpaint": ["inpaint", "--image", SCENE, "--mask", SCENE, "--out", "out"],
     "fit": ["fit", "--image", SCENE, "--mask", SCENE, "--posterior", "fit.safetensors"],
+    "deblur": ["deblur", "--image", SCENE, "--out", "out"],
+    "upscale": ["upscale", "--image", SCENE, "--out", "out"],
+    "degrade": ["degrade", "--image", SCENE, "--factor", "2", "--out", "out"],
+    "compare": ["compare", SCENE, "--truth", SCENE],
     "sample": ["sample", "--image", SCENE, "--mask", SCENE, "--posterior", "fit.safetensors", "--out", "out"],
 }
 COMMAND_NEEDS = ("PIL", "diffusers", "matplotlib", "tqdm")

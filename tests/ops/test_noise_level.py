@@ -7,7 +7,7 @@ from tests.ops.conftest import scene
 from tools import scenes
 from tools.train_prior import to_unit
 from vipaint_ops.errors import InputError
-from vipaint_ops.measurement.noise_level import covering_level, noise_level
+from vipaint_ops.measurement.noise_level import covering_level, model_level, noise_level
 from vipaint_ops.operators import GaussianBlur
 
 LEVELS = (0.02, 0.05, 0.1, 0.2)
@@ -92,3 +92,25 @@ def test_the_covering_level_counts_noise_once(kept):
 def test_the_covering_level_is_that_of_a_perfect_autoencoder():
     picture = noisy(scene(), 0.05)
     assert covering_level(picture, picture) == noise_level(picture)
+
+
+def test_the_models_level_looks_at_known_pixels_alone():
+    """Whatever is under the mask, and beyond the last whole cell: the level is the same."""
+    picture = noisy(scene(66, 70), 0.05)
+    mask = (torch.arange(70) < 40).float().expand(1, 1, 66, 70)
+    seen = []
+
+    def autoencode(x):
+        seen.append(x)
+        return x.clamp(-0.9, 0.9)
+
+    level = model_level(picture, autoencode, 4, mask)
+    changed = torch.where(mask > 0, picture, torch.rand(1, 3, 66, 70))
+    assert model_level(changed, autoencode, 4, mask) == level
+    assert seen[0].shape == (1, 3, 64, 68)
+    assert torch.equal(*seen)
+
+
+def test_a_picture_smaller_than_a_cell_has_no_model_level():
+    with pytest.raises(InputError, match="smaller than a latent cell"):
+        model_level(torch.zeros(1, 3, 6, 64), lambda x: x, 8)

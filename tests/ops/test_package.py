@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import vipaint_ops
-from vipaint_ops.cli.main import build_parser
+from vipaint_ops.cli.commands import COMMANDS
+from vipaint_ops.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[2]
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "latent_preview", "nodes", "server"}
@@ -109,7 +110,7 @@ def test_requirements_leave_the_host_alone():
 def test_readme_commands_parse():
     lines = [line for block in readme_blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("vipaint ")]
-    assert {command[1] for command in commands} == {"demo", "inpaint", "fit", "sample"}
+    assert {command[1] for command in commands} == {*COMMANDS}
     for command in commands:
         build_parser().parse_args(command[1:])
 

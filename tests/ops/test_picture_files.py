@@ -21,11 +21,11 @@ LEVELS = np.where(HOLE, 0, 255).astype(np.uint8)
 D50_OF_SRGB = {"r": (0.4361, 0.2225, 0.0139), "g": (0.3851, 0.7169, 0.0971), "b": (0.1431, 0.0606, 0.7141)}
 
 
-def loud(load, path, *arguments):
+def loud(load, path, **arguments):
     """The result, and the text of its only warning or nothing."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        result = load(path, *arguments)
+        result = load(path, **arguments)
     assert len(caught) <= 1
     return result, "".join(str(w.message) for w in caught)
 
@@ -109,11 +109,13 @@ MASKS = {
 def test_the_hole_is_found_in_every_kind_of_mask(kind, tmp_path):
     path = save(tmp_path / "m.png", MASKS[kind]())
     known = torch.from_numpy(~HOLE).float()[None, None]
-    mask, notice = loud(load_mask, path)
+    mask, notice = loud(load_mask, path, white="known")
     assert torch.equal(mask, known)
     if kind not in ("half transparent hole", "faint transparent hole"):
-        assert torch.equal(loud(load_mask, path, True)[0], 1 - known)
-    assert ("opacity is taken" in notice) == ("transparen" in kind or kind == "LA")
+        assert torch.equal(loud(load_mask, path, invert=True)[0], 1 - known)
+    opacity = "transparen" in kind or kind == "LA"
+    assert torch.equal(loud(load_mask, path, white="fill")[0], known if opacity else 1 - known)
+    assert ("opacity is taken" in notice) == opacity
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_the_hole_is_found_in_every_kind_of_mask(kind, tmp_path):
 )
 def test_the_hole_is_found_in_other_formats(suffix, pixels, tmp_path):
     path = save(tmp_path / f"m.{suffix}", pixels, **({"quality": 95} if suffix == "jpg" else {}))
-    assert torch.equal(loud(load_mask, path)[0], torch.from_numpy(~HOLE).float()[None, None])
+    assert torch.equal(loud(load_mask, path, white="known")[0], torch.from_numpy(~HOLE).float()[None, None])
 
 
 @given(st.integers(1, 100), st.sampled_from(["JPEG", "WEBP"]), st.sampled_from(["L", "RGB"]))
@@ -150,7 +152,7 @@ def test_compression_adds_no_colours_to_a_mask(quality, kind, mode):
     [
         (PHOTO, "mask .* has colours, as a photograph: are picture and mask swapped"),
         (with_alpha(PHOTO, np.full((8, 8), 255)), "has colours"),
-        (with_alpha(LEVELS[..., None], np.where(HOLE.T, 0, 255)), "a hole in black and one in transparency"),
+        (with_alpha(LEVELS[..., None], np.where(HOLE.T, 0, 255)), "a hole in its colours and one in transparency"),
         (np.full((8, 8), np.nan, np.float32), "NaN"),
         (LEVELS.astype(np.float32), r"outside \[0, 1\] \(0 to 255\)"),
         (LEVELS.astype(np.int32) - 1, r"outside \[0, 1\] \(-0.0039"),
@@ -160,13 +162,13 @@ def test_compression_adds_no_colours_to_a_mask(quality, kind, mode):
 def test_what_cannot_be_read_as_a_mask_is_refused_by_name(pixels, message, tmp_path):
     path = save(tmp_path / "mask.tiff", pixels)
     with pytest.raises(InputError, match=message) as refusal:
-        load_mask(path)
+        load_mask(path, white="known")
     assert str(path) in str(refusal.value)
 
 
 def test_a_grey_photograph_as_a_mask_is_told(tmp_path):
     grey = np.random.default_rng(1).integers(40, 200, (8, 8), dtype=np.uint8)
-    assert "is it a photograph?" in loud(load_mask, save(tmp_path / "m.png", grey))[1]
+    assert "is it a photograph?" in loud(load_mask, save(tmp_path / "m.png", grey), white="fill")[1]
 
 
 @pytest.mark.parametrize("level", [0, 255])
@@ -174,7 +176,7 @@ def test_a_grey_photograph_as_a_mask_is_told(tmp_path):
 def test_a_mask_of_one_level_keeps_it(level, mode, tmp_path):
     value = (level,) * len(Image.new(mode, (1, 1)).getbands()) if mode != "I;16" else level * 257
     path = save(tmp_path / "m.png", Image.new(mode, (4, 4), value if mode != "1" else level))
-    assert (load_mask(path) == (level > 0)).all()
+    assert (load_mask(path, white="known") == (level > 0)).all()
 
 
 INTEGERS = {
@@ -210,7 +212,7 @@ def test_whole_numbers_of_every_depth_reach_from_black_to_white(kind, tmp_path):
 def test_where_zero_is_white_levels_are_turned(tmp_path):
     expected = grey_tiff(tmp_path / "a.tiff", "uint16", photometric=0)
     torch.testing.assert_close(loud(load_image, tmp_path / "a.tiff")[0][0, 0, 0], -expected, atol=1e-4, rtol=0)
-    assert loud(load_mask, tmp_path / "a.tiff")[0].flatten().tolist() == [1, 0, 0, 0, 0, 0]
+    assert loud(load_mask, tmp_path / "a.tiff", white="known")[0].flatten().tolist() == [1, 0, 0, 0, 0, 0]
 
 
 def test_12_bits_fill_the_range(tmp_path):
@@ -275,7 +277,7 @@ def test_an_srgb_profile_changes_no_pixel(tmp_path):
 def test_a_profile_does_not_move_the_cut_of_a_mask(tmp_path):
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2)
     path = save(tmp_path / "m.png", ramp, icc_profile=icc(1.0, "rgb"))
-    assert torch.equal(loud(load_mask, path)[0].flatten(), (torch.arange(256) >= 251).float())
+    assert torch.equal(loud(load_mask, path, white="known")[0].flatten(), (torch.arange(256) >= 251).float())
 
 
 @pytest.mark.parametrize(
@@ -287,7 +289,7 @@ def test_masks_of_every_depth_are_turned_with_the_picture(dtype, suffix, tmp_pat
     exif[0x0112] = 6
     levels = np.array([[0, 1, 1], [1, 1, 1]]).astype(dtype)
     path = save(tmp_path / f"m.{suffix}", levels, exif=exif)
-    assert loud(load_mask, path)[0].tolist() == [[[[1, 0], [1, 1], [1, 1]]]]
+    assert loud(load_mask, path, white="known")[0].tolist() == [[[[1, 0], [1, 1], [1, 1]]]]
 
 
 def test_lab_is_converted(tmp_path):

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from tests.ops.conftest import scene
+from vipaint_ops import InputError
 from vipaint_ops.images.pictures import centre_square, load_image, load_mask, save_image
 
 
@@ -52,13 +53,22 @@ def test_transparent_parts_are_white_in_pictures_and_hidden_in_masks(tmp_path):
     pixels[0] = (255, 255, 255, 255)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert (load_image(tmp_path / "a.png") == 1).all()
-    assert load_mask(tmp_path / "a.png").tolist() == [[[[1, 1], [0, 0]]]]
+    for white in ("fill", "known"):
+        assert load_mask(tmp_path / "a.png", white=white).tolist() == [[[[1, 1], [0, 0]]]]
 
 
 def test_greys_of_a_mask_are_hidden_either_way(tmp_path):
     Image.fromarray(np.array([[0, 3, 127, 128, 252, 255]], dtype=np.uint8)).save(tmp_path / "m.png")
-    assert load_mask(tmp_path / "m.png").flatten().tolist() == [0, 0, 0, 0, 1, 1]
-    assert load_mask(tmp_path / "m.png", invert=True).flatten().tolist() == [1, 1, 0, 0, 0, 0]
+    assert load_mask(tmp_path / "m.png", white="known").flatten().tolist() == [0, 0, 0, 0, 1, 1]
+    assert load_mask(tmp_path / "m.png", white="fill").flatten().tolist() == [1, 1, 0, 0, 0, 0]
+
+
+def test_a_mask_without_a_word_on_white_is_filled_where_it_is_white_with_a_warning(tmp_path):
+    Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).save(tmp_path / "m.png")
+    with pytest.warns(FutureWarning, match="white='known' for masks of earlier versions"):
+        assert load_mask(tmp_path / "m.png").flatten().tolist() == [1, 0]
+    with pytest.raises(InputError, match="white is 'black'"):
+        load_mask(tmp_path / "m.png", white="black")
 
 
 def test_the_central_square_mixes_only_the_pixels_it_covers():

@@ -8,12 +8,12 @@ import socket
 import diffusers
 import pytest
 import torch
-import transformers
 from diffusers import DDPMScheduler, LDMPipeline
 from safetensors.torch import load_file, save_file
 
 from tests.ops.conftest import tiny_networks
 from tests.ops.test_diffusers_prior import TIMES, latents, make, text_unet
+from tests.ops.tiny_pipelines import clip
 from vipaint_ops.diffusion.schedule import NoiseSchedule
 from vipaint_ops.errors import InputError
 from vipaint_ops.priors.diffusers import from_pipeline
@@ -67,25 +67,8 @@ def test_text_pipelines_encode_their_prompts(tmp_path, offline):
 
 def save_text_pipeline(path):
     """A Stable Diffusion pipeline with a text encoder of a few hundred weights."""
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    path.joinpath("vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    path.joinpath("merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt"), model_max_length=16)
     torch.manual_seed(2)
-    encoder = transformers.CLIPTextModel(
-        transformers.CLIPTextConfig(
-            vocab_size=len(tokens),
-            hidden_size=6,
-            intermediate_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=16,
-            bos_token_id=len(tokens) - 2,
-            eos_token_id=len(tokens) - 1,
-            pad_token_id=len(tokens) - 1,
-        )
-    )
+    tokenizer, encoder = clip()
     save_stable_diffusion(path / "pipeline", text_unet(), tokenizer=tokenizer, text_encoder=encoder)
     return path / "pipeline"
 

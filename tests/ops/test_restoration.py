@@ -68,7 +68,7 @@ def test_a_picture_of_any_size_comes_back_in_its_size(prior):
     ("given", "message"),
     [
         ({"preset": "best"}, "preset is 'best'; choose one of balanced, fast"),
-        ({"method": "magic"}, "method is 'magic'; choose one of blended"),
+        ({"method": "magic"}, "method is 'magic'; choose one of vipaint, blended"),
         ({"method": "ding", "guidance": 1}, "setting is 'guidance'; choose one of steps"),
         ({"steps": 0}, "steps is 0"),
     ],
@@ -76,3 +76,21 @@ def test_a_picture_of_any_size_comes_back_in_its_size(prior):
 def test_wrong_arguments_are_refused_by_name(prior, observation, given, message):
     with pytest.raises(InputError, match=message):
         restore(prior, observation, 1, **given)
+
+
+def test_a_saved_fit_and_parts_of_a_seeds_samples_are_those_of_one_call(prior, observation):
+    fast = PRESETS["fast"]
+    posterior = fit_posterior(prior, observation, fast.fit, generator=stream(3, 0))
+    whole = restore(prior, observation, 3, preset="fast", posterior=posterior, seed=3, steps=4)
+    assert torch.equal(whole.images, restore(prior, observation, 3, preset="fast", seed=3, steps=4).images)
+    parts = [
+        restore(prior, observation, count, preset="fast", posterior=posterior, seed=3, first=first, steps=4).images
+        for first, count in ((0, 1), (1, 2))
+    ]
+    torch.testing.assert_close(torch.cat(parts), whole.images, atol=1e-4, rtol=0)
+
+
+def test_a_posterior_is_refused_by_methods_without_one(prior, observation):
+    posterior = fit_posterior(prior, observation, PRESETS["fast"].fit, generator=stream(3, 0))
+    with pytest.raises(InputError, match="posterior is given, and method 'ding' has none"):
+        restore(prior, observation, 1, method="ding", posterior=posterior)

@@ -36,7 +36,7 @@ class _BatchFolder:
 
     def __init__(self, options: argparse.Namespace):
         self.folder = Path(options.out)
-        self.inputs: dict[str, Path] = {}
+        self.inputs: list[tuple[str, Path]] = []
 
     def replaced(self) -> list[str]:
         """See :class:`~vipaint_ops.cli.output.Output`."""

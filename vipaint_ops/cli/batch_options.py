@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from .main import Parser, integer
+import argparse
 
-EXAMPLES = """\
+from .options import integer
+
+BATCH_USAGE = "vipaint batch TABLE|FOLDER --out DIR [options] [-- options of every item]"
+BATCH_EXAMPLES = """\
 An item is one picture: a command line of its own, with its own folder DIR/NAME. Items come from a folder of pictures,
 or from a table with a row for each. The columns of a table are options of the command without dashes: image, mask,
 prompt, seed, samples. Empty cells are options not given; flags are true or false. Paths are relative to the folder of
-the table. Two more columns: name (default: the name of the picture) and command. Options after -- are those of every
-item; cells come before them.
+the table. Several values of --set or --posterior stand in one cell, as in a shell. Two more columns: name (default: the
+name of the picture) and command. Options after -- are those of every item; a cell overrides them.
 
 DIR/manifest.jsonl has a line for each item: status, seconds, attempts, reason of a failure, files. Run the same command
 again to go on: finished items do not run again. An item whose settings or files have changed since is refused;
@@ -24,10 +27,8 @@ examples:
 """
 
 
-def add_batch(parser: Parser) -> None:
+def add_batch(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.usage = "vipaint batch TABLE|FOLDER --out DIR [options] [-- options of every item]"
-    parser.epilog, parser.rest = EXAMPLES, "item_options"
     parser.set_defaults(item_options=())
     parser.add_argument("items", metavar="TABLE|FOLDER", help="a .csv or .parquet table, or a folder of pictures")
     parser.add_argument("--masks", metavar="FOLDER", help="for a folder: masks with the names of the pictures")

@@ -1,14 +1,12 @@
-"""The subcommands of ``vipaint``: check the input, load the model, fit, sample, write the results."""
+"""The subcommands of ``vipaint`` that restore: check the input, load the model, fit, sample, write the results."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 import sys
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,22 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..images import masks
-from ..images.pictures import centre_square, load_image, load_mask
+from ..images.pictures import centre_square, load_image
 from ..inference.corrections import CORRECTIONS
 from ..inference.results import SampleResult
 from ..measurement.observation import Observation
-from ..presets import PRESETS, Preset
-from ..priors.diffusers import DiffusersPrior, from_pipeline
-from ..priors.embedded import EMBEDDED_SIZE, is_embedded, load_embedded_prior
-from ..priors.pipelines import load_pipeline
-from ..restoration import stream
-from ..vipaint import FitConfig, HierarchicalPosterior, RefineConfig, fit_posterior, sample_posterior
+from ..presets import PRESETS
+from ..priors.diffusers import DiffusersPrior
+from ..priors.embedded import EMBEDDED_SIZE
+from ..restoration import METHODS, VIPAINT, for_picture, restore, sampling_settings, stream
+from ..vipaint import FitConfig, HierarchicalPosterior, fit_posterior
 from .batch import batch
 from .claim import claimed
-from .models import once
+from .degradations import degradation, known_pixels, likelihood, read_mask
+from .evaluate import compare, degrade
+from .models import device_of, load_prior, uses_embedded
 from .output import PosteriorFile, ResultFolder, check_writable
-from .results import least_size, results
+from .results import Restored, least_size, results
 from .say import say
 from .task import NOT_FINITE, Task
 
@@ -45,159 +44,173 @@ def demo(options: argparse.Namespace) -> None:
         generator = torch.Generator().manual_seed(options.seed)
         mask = masks.by_name(options.mask, *load_image(DEMO_SCENE).shape[2:], generator=generator)
     elif Path(options.mask).is_file():
-        mask = load_mask(options.mask)
+        mask = read_mask(options)
     else:
         raise InputError(f"--mask {options.mask!r} is neither a file nor one of {', '.join(masks.NAMES)}")
-    _fit_and_sample(options, mask)
+    _restore(options, lambda: _task(options, load_image(DEMO_SCENE), mask))
 
 
 def inpaint(options: argparse.Namespace) -> None:
-    """Fit and sample."""
-    _fit_and_sample(options, load_mask(options.mask, options.invert_mask))
+    """Fit and sample a masked picture."""
+    _restore(options, lambda: _read_task(options))
+
+
+def deblur(options: argparse.Namespace) -> None:
+    """Fit and sample a blurred picture."""
+    if options.kernel is None and options.blur is None:
+        options.blur = "gaussian"
+    _restore(options, lambda: _read_task(options))
+
+
+def upscale(options: argparse.Namespace) -> None:
+    """Fit and sample a small picture."""
+    _restore(options, lambda: _read_task(options))
 
 
 def fit(options: argparse.Namespace) -> None:
     """Fit and save the posterior."""
     output = PosteriorFile(options)
     check_writable(output)
-    config, device = _fit_config(options), _device(options.device)
-    task = _task(options, load_mask(options.mask, options.invert_mask))
+    config, device = _fit_config(options), device_of(options.device)
+    task = _read_task(options)
     with claimed(output, 0) as write:
-        prior, observation = task.observe(_prior(options, device), options.noise_std)
-        posterior = _fit(task, prior, observation, config, options.seed)
-        write({output.path.name: posterior.serialised()})
+        prior = load_prior(options, device)
+        (observation,) = task.observations(None, _noise_std(options.noise_std, task, prior))
+        write({output.path.name: _fit(options, task, prior, observation, config).serialised()})
     say(f"wrote {output.path}", sys.stdout)
 
 
 def sample(options: argparse.Namespace) -> None:
-    """Sample from a saved posterior of the same picture, mask and model."""
-    output = ResultFolder(options)
-    check_writable(output)
-    config, device = _refine_config(options), _device(options.device)
-    posterior = HierarchicalPosterior.load(options.posterior)
-    task = _task(options, load_mask(options.mask, options.invert_mask))
-    with claimed(output, least_size(task, options.samples)) as write:
-        prior, observation = task.observe(_prior(options, device), options.noise_std or _fitted_noise(posterior))
-        posterior.check(prior)
-        posterior.check_observation(observation)
-        result = _sample(task, prior, observation, posterior, config, options)
-        write(results(options, task, prior, observation, posterior, result, {"refine": _record(config)}))
-    _say_where(options)
+    """Sample from saved posteriors of the same picture, degradation and model, one a window."""
+    _restore(options, lambda: _read_task(options))
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "demo": demo,
     "inpaint": inpaint,
+    "deblur": deblur,
+    "upscale": upscale,
     "fit": fit,
     "sample": sample,
+    "degrade": degrade,
+    "compare": compare,
     "batch": batch,
 }
 
 
-def _fit_and_sample(options: argparse.Namespace, mask: Tensor) -> None:
+def _restore(options: argparse.Namespace, read: Callable[[], Task]) -> None:
+    """Fit, unless there are posteriors, sample and write. Pictures are read last of all input."""
     output = ResultFolder(options)
     check_writable(output)
-    device, fit_config, refine_config = _device(options.device), _fit_config(options), _refine_config(options)
-    task = _task(options, mask)
+    device, settings = device_of(options.device), _settings(options)
+    config = sampling_settings(options.method, _preset(options), settings)
+    fits = options.method == VIPAINT and options.command != "sample"
+    fit_config = _fit_config(options) if fits else None
+    saved = [HierarchicalPosterior.load(path) for path in options.posterior] if options.command == "sample" else []
+    task = read()
+    if options.method in METHODS:
+        METHODS[options.method].sample.check(task.observations(None, 1.0)[0])
     with claimed(output, least_size(task, options.samples)) as write:
-        prior, observation = task.observe(_prior(options, device), options.noise_std)
-        posterior = _fit(task, prior, observation, fit_config, options.seed)
-        result = _sample(task, prior, observation, posterior, refine_config, options)
-        configs = {"fit": dataclasses.asdict(fit_config), "refine": _record(refine_config)}
-        write(results(options, task, prior, observation, posterior, result, configs))
-    _say_where(options)
-
-
-def _say_where(options: argparse.Namespace) -> None:
+        prior = load_prior(options, device)
+        windows = task.windows(prior, options.crop)
+        given = _fitted_noise(saved[0]) if options.noise_std is None else options.noise_std
+        observations = task.observations(windows, _noise_std(given, task, prior))
+        if saved and len(saved) != len(observations):
+            raise InputError(f"--posterior has {len(saved)} files for {len(observations)} parts of the picture")
+        restored = []
+        for position, observation in enumerate(observations):
+            posterior = saved[position] if saved else None
+            if fit_config is not None:
+                posterior = _fit(options, task, prior, observation, fit_config)
+            result = _sample(options, task, prior, observation, posterior, settings)
+            window = None if windows is None else windows[position]
+            restored.append(Restored(observation, window, posterior, result))
+        configs = {"refine" if options.method == VIPAINT else options.method: _record(config)}
+        configs |= {} if fit_config is None else {"fit": dataclasses.asdict(fit_config)}
+        write(results(options, task, prior, restored, configs))
     say(f"wrote {options.samples} samples to {options.out}; see {Path(options.out) / 'sheet.png'}", sys.stdout)
 
 
-def _task(options: argparse.Namespace, mask: Tensor) -> Task:
-    """Read and check all pictures, before a network is loaded."""
+def _read_task(options: argparse.Namespace) -> Task:
     picture = load_image(options.image)
-    size = "x".join(str(side) for side in picture.shape[2:])
-    mask = masks.fit_mask(mask, *picture.shape[2:])
+    return _task(options, picture, known_pixels(options, *picture.shape[2:]))
+
+
+def _task(options: argparse.Namespace, picture: Tensor, mask: Tensor | None) -> Task:
+    """Check all pictures, before a network is loaded."""
+    operator = degradation(options, mask)
+    height, width = operator.picture_size((picture.shape[2], picture.shape[3]))
     truth = load_image(options.truth) if options.truth else None
-    if truth is not None and truth.shape != picture.shape:
-        raise InputError(f"--truth is {truth.shape[2]}x{truth.shape[3]} and the picture {size}: give one of that size")
-    if not _uses_embedded(options):
-        return Task(picture, mask, truth)
-    if options.prompt or options.negative_prompt or options.cfg != 1:
-        raise InputError("the embedded model takes no text: leave out the prompts and --cfg, or use --prior")
-    if picture.shape[2:] != (EMBEDDED_SIZE, EMBEDDED_SIZE):
+    if truth is not None and truth.shape[2:] != (height, width):
+        raise InputError(
+            f"--truth is {truth.shape[2]}x{truth.shape[3]} and the picture {height}x{width}: give one of that size"
+        )
+    task = Task(picture, operator, likelihood(options), mask, truth)
+    square = (EMBEDDED_SIZE, EMBEDDED_SIZE)
+    if uses_embedded(options) and task.pasted is not None and not options.crop and (height, width) != square:
         warnings.warn(
-            f"the embedded model paints {EMBEDDED_SIZE}x{EMBEDDED_SIZE} pixels: the central square of the {size} "
-            "picture is resized to that size (--prior takes other models)",
+            f"the embedded model paints {EMBEDDED_SIZE}x{EMBEDDED_SIZE} pixels: the central square of the "
+            f"{height}x{width} picture is resized to that size (--crop restores windows, --prior takes other models)",
             stacklevel=1,
         )
-        mask = masks.fit_mask(centre_square(mask, EMBEDDED_SIZE) > 1 - 1e-6, EMBEDDED_SIZE, EMBEDDED_SIZE)
-        picture = centre_square(picture, EMBEDDED_SIZE)
-        truth = None if truth is None else centre_square(truth, EMBEDDED_SIZE)
-    return Task(picture, mask, truth)
+        known = masks.fit_mask(centre_square(task.pasted, EMBEDDED_SIZE) > 1 - 1e-6, *square)
+        task.picture, task.mask = centre_square(picture, EMBEDDED_SIZE), known
+        task.operator = degradation(options, known)
+        task.truth = None if truth is None else centre_square(truth, EMBEDDED_SIZE)
+    return task
 
 
-def _device(name: str) -> torch.device:
-    present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if name == "auto":
-        return torch.device("cuda" if present["cuda"] else "cpu")
-    words = re.fullmatch(r"(cpu|cuda|mps)(:([0-9]|[1-9][0-9]{1,3}))?", name)
-    if words is None or int(words[3] or 0) >= present[words[1]]:
-        choices = ", ".join(kind for kind, count in present.items() if count)
-        raise InputError(f"--device {name!r} is not on this machine; choose auto or one of {choices}")
-    return torch.device(name)
+def _noise_std(given: float | str, task: Task, prior: DiffusersPrior) -> float:
+    if given != "auto":
+        return float(given)
+    estimate = task.noise_std(prior)
+    say(f"noise-std {estimate:.3f}", sys.stdout)
+    return estimate
 
 
 def _fit_config(options: argparse.Namespace) -> FitConfig:
     given = _given(options, "iterations", "keypoints")
-    return dataclasses.replace(_preset(options).fit, checkpointing=options.checkpointing, **given)
+    return dataclasses.replace(PRESETS[_preset(options)].fit, checkpointing=options.checkpointing, **given)
 
 
-def _refine_config(options: argparse.Namespace) -> RefineConfig:
-    given = _given(options, "steps")
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The changes to the settings of the method."""
+    given = _given(options, "steps", "particles") | {"batch_size": options.batch_size}
     if options.guidance is not None:
         given |= {"guidance": CORRECTIONS[options.guidance], "chain": "guided"}
         if options.guidance != "kalman":
             given["decoder"] = "exact"
-    given |= {"batch_size": options.batch_size, "particles": options.particles}
-    return dataclasses.replace(_preset(options).refine, **given)
+    plain = sampling_settings(options.method, _preset(options), {})
+    for name, value in options.set or ():
+        if name in given:
+            raise InputError(f"--set {name}: the setting has an option of its own, and is given there")
+        given[name] = _plain_setting(plain, name, value)
+    return given
 
 
-def _record(config: RefineConfig) -> dict[str, Any]:
-    return dataclasses.asdict(config) | {"guidance": str(config.guidance)}
+def _plain_setting(config: Any, name: str, value: Any) -> Any:
+    """The value of ``--set``, for a setting that is a number, a word, or true or false."""
+    known = {field.name: field for field in dataclasses.fields(config)}
+    kinds = {name: type(getattr(config, name)) for name in known if known[name].metadata}
+    kinds |= {name: bool for name in known if isinstance(getattr(config, name), bool)}
+    if name not in kinds:
+        raise InputError(f"--set {name!r}: choose one of {', '.join(kinds)}")
+    if kinds[name] is bool and not isinstance(value, bool):
+        raise InputError(f"--set {name}: {value!r} is neither true nor false")
+    return value
 
 
-def _preset(options: argparse.Namespace) -> Preset:
-    return PRESETS[options.preset.replace("-", " ")]
+def _record(config: Any) -> dict[str, Any]:
+    record = dataclasses.asdict(config)
+    return record | ({"guidance": str(config.guidance)} if "guidance" in record else {})
+
+
+def _preset(options: argparse.Namespace) -> str:
+    return str(options.preset).replace("-", " ")
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-
-
-def _uses_embedded(options: argparse.Namespace) -> bool:
-    return options.prior is None or is_embedded(options.prior)
-
-
-def _prior(options: argparse.Namespace, device: torch.device) -> DiffusersPrior:
-    dtype = getattr(torch, options.dtype)
-    if _uses_embedded(options):
-        return once(load_embedded_prior, options.prior, device, dtype)
-    from diffusers.utils import logging
-    from huggingface_hub.utils import disable_progress_bars
-
-    disable_progress_bars()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    return from_pipeline(
-        options.prior,
-        options.prompt,
-        options.negative_prompt,
-        options.cfg,
-        device=device,
-        dtype=dtype,
-        config=options.prior_config,
-        load=partial(once, load_pipeline),
-    )
 
 
 def _fitted_noise(posterior: HierarchicalPosterior) -> float:
@@ -208,26 +221,35 @@ def _fitted_noise(posterior: HierarchicalPosterior) -> float:
 
 
 def _fit(
-    task: Task, prior: DiffusersPrior, observation: Observation, config: FitConfig, seed: int
+    options: argparse.Namespace, task: Task, prior: DiffusersPrior, observation: Observation, config: FitConfig
 ) -> HierarchicalPosterior:
+    sized, padded = for_picture(prior, observation)
     with task.stage("fit") as callback:
-        posterior = fit_posterior(prior, observation, config, generator=stream(seed, 0), callback=callback)
+        posterior = fit_posterior(sized, padded, config, generator=stream(options.seed, 0), callback=callback)
     _check_finite(posterior.means)
     return posterior
 
 
 def _sample(
+    options: argparse.Namespace,
     task: Task,
     prior: DiffusersPrior,
     observation: Observation,
-    posterior: HierarchicalPosterior,
-    config: RefineConfig,
-    options: argparse.Namespace,
+    posterior: HierarchicalPosterior | None,
+    settings: dict[str, Any],
 ) -> SampleResult:
-    generator = stream(options.seed, 1)
     with task.stage("sample") as callback:
-        result = sample_posterior(
-            prior, observation, posterior, options.samples, config, generator=generator, callback=callback
+        result = restore(
+            prior,
+            observation,
+            options.samples,
+            preset=_preset(options),
+            method=options.method,
+            posterior=posterior,
+            seed=options.seed,
+            first=options.first,
+            callback=callback,
+            **settings,
         )
     _check_finite(result.images)
     return result

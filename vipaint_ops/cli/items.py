@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import re
+import shlex
 from collections import Counter
 from contextlib import redirect_stderr
 from functools import cache
@@ -47,7 +48,7 @@ def read_items(options: argparse.Namespace) -> list[Item]:
     source = Path(options.items)
     rows = read_rows(source, Path(options.masks) if options.masks else None)
     commands = item_commands()
-    known = {"name", "command"}.union(*(flags.keys() for flags in commands.values()))
+    known = {"name", "command"}.union(*commands.values())
     for name in dict.fromkeys(name for row in rows for name in row.cells):
         if name not in known:
             raise InputError(f"{str(source)!r}: column {name!r} is none of {', '.join(sorted(known))}")
@@ -58,20 +59,20 @@ def read_items(options: argparse.Namespace) -> list[Item]:
     return items
 
 
-def item_commands() -> dict[str, dict[str, bool]]:
-    """The commands that restore a picture into a folder, each with its options: whether one is a flag."""
+def item_commands() -> dict[str, dict[str, argparse.Action]]:
+    """The commands that read a picture and write a folder, each with the options that a row can have."""
     (choices,) = (action.choices for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
-    flags = {name: {action.dest: action.nargs == 0 for action in sub._actions} for name, sub in choices.items()}
+    options = {name: {action.dest: action for action in sub._actions} for name, sub in choices.items()}
     return {
-        name: {option: flag for option, flag in options.items() if option not in _NOT_A_COLUMN}
-        for name, options in flags.items()
-        if {"image", "out"} <= options.keys()
+        name: {option: action for option, action in actions.items() if option not in _NOT_A_COLUMN}
+        for name, actions in options.items()
+        if "out" in actions and "image" in actions and actions["image"].required
     }
 
 
 @cache
 def _parser() -> argparse.ArgumentParser:
-    from .main import build_parser
+    from .parser import build_parser
 
     return build_parser()
 
@@ -108,39 +109,57 @@ def _safe(stem: str) -> str:
     return os.fsencode(words)[: _LONGEST_NAME - 20].decode(errors="ignore") or "item"
 
 
-def _item(options: argparse.Namespace, row: Row, name: str, commands: dict[str, dict[str, bool]], base: Path) -> Item:
+def _item(
+    options: argparse.Namespace, row: Row, name: str, commands: dict[str, dict[str, argparse.Action]], base: Path
+) -> Item:
     command = row.cells.get("command", options.item_command)
-    if command not in commands:
-        return Item(name, (), f"{row.place}: command {command!r} is none of {', '.join(commands)}")
-    arguments = [command, *options.item_options]
-    for column, cell in row.cells.items():
-        if column in ("name", "command"):
-            continue
-        option, flag = f"--{column.replace('_', '-')}", commands[command].get(column)
-        if flag is None:
-            return Item(name, (), f"{row.place}: {command} has no {option}")
-        if not flag:
-            arguments.append(f"{option}={base.absolute() / cell if column in INPUTS else cell}")
-        elif cell.lower() not in _FLAGS:
-            return Item(name, (), f"{row.place}: {column} is {cell!r}; it must be true or false")
-        elif _FLAGS[cell.lower()]:
-            arguments.append(option)
-    arguments += [f"--out={Path(options.out).absolute() / name}", *(["--overwrite"] if options.overwrite else [])]
-    refusal = _refusal(arguments)
-    return Item(name, tuple(arguments), f"{row.place}: {refusal}" if refusal else "")
+    try:
+        if command not in commands:
+            raise ValueError(f"command {command!r} is none of {', '.join(commands)}")
+        arguments = [command, *options.item_options]
+        for column, cell in row.cells.items():
+            if column not in ("name", "command"):
+                if column not in commands[command]:
+                    raise ValueError(f"{command} has no --{column.replace('_', '-')}")
+                arguments += _words(column, commands[command][column], cell, base)
+        arguments += [f"--out={Path(options.out).absolute() / name}", *(["--overwrite"] if options.overwrite else [])]
+        _check(arguments)
+    except ValueError as error:
+        return Item(name, (), f"{row.place}: {error}")
+    return Item(name, tuple(arguments))
 
 
-def _refusal(arguments: list[str]) -> str:
-    """Why the command would refuse these arguments before its work; empty if it would not."""
+def _words(column: str, action: argparse.Action, cell: str, base: Path) -> list[str]:
+    """The words of a command line for a cell.
+
+    Raises:
+        ValueError: a flag is neither true nor false, or a quote is open.
+    """
+    option = f"--{column.replace('_', '-')}"
+    if action.nargs == 0:
+        if cell.lower() not in _FLAGS:
+            raise ValueError(f"{column} is {cell!r}; it must be true or false")
+        return [option] if _FLAGS[cell.lower()] else []
+    several = action.nargs == "+" or isinstance(action, argparse._AppendAction)
+    values = shlex.split(cell) if several else [cell]
+    values = [str(base.absolute() / value) if column in INPUTS else value for value in values]
+    return [option, *values] if action.nargs == "+" else [f"{option}={value}" for value in values]
+
+
+def _check(arguments: list[str]) -> None:
+    """Refuse what the command would refuse before its work.
+
+    Raises:
+        ValueError: with the reason.
+    """
     with redirect_stderr(io.StringIO()) as said:
         try:
             parsed = _parser().parse_args(arguments)
-        except SystemExit:
-            return reason(said.getvalue())
-    for option, path in inputs_of(parsed, *INPUTS).items():
+        except SystemExit as stop:
+            raise ValueError(reason(said.getvalue())) from stop
+    for option, path in inputs_of(parsed, *INPUTS):
         if not path.exists():
-            return f"{option} {str(path)!r} does not exist"
-    return ""
+            raise ValueError(f"{option} {str(path)!r} does not exist")
 
 
 def reason(said: str) -> str:

@@ -16,10 +16,11 @@ MODEL = ("prior", "prior_config")
 def made_from(options: argparse.Namespace) -> dict[str, Any]:
     """The options of a run as they were parsed, and the SHA-256 of its input files, for its record."""
     given = {name: value for name, value in options.given.items() if name not in (*INPUTS, "out", "overwrite")}
-    given |= {option: str(path.absolute()) for option, path in inputs_of(options, *MODEL).items()}
-    files = inputs_of(options, *(name for name in INPUTS if name not in MODEL))
-    made = {"options": given, "inputs": {option: digest(path) for option, path in files.items()}}
-    return dict(json.loads(json.dumps(made)))
+    given |= {option: str(path.absolute()) for option, path in inputs_of(options, *MODEL)}
+    inputs: dict[str, list[str | None]] = {}
+    for option, path in inputs_of(options, *(name for name in INPUTS if name not in MODEL)):
+        inputs.setdefault(option, []).append(digest(path))
+    return dict(json.loads(json.dumps({"options": given, "inputs": inputs})))
 
 
 def is_finished(options: argparse.Namespace) -> bool:

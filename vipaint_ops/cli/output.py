@@ -16,9 +16,12 @@ from ..vipaint.posterior import is_posterior
 RECORD = "metrics.json"
 """The record of a run. Its ``files`` have the SHA-256 of every other file."""
 
-_NAMES = re.compile(r"(sample_\d{2,}|sheet|fit|keypoints)\.png|posterior\.safetensors|metrics\.json")
-INPUTS = ("image", "mask", "truth", "posterior", "prior", "prior_config")
-"""Options that name a file or a folder to read."""
+_NAMES = re.compile(
+    r"(sample_\d{2,}|samples_(mean|spread|different)|sheet|fit|keypoints|degraded(_mask|_kernel)?)\.png"
+    r"|posterior(_\d+)?\.safetensors|metrics\.json"
+)
+INPUTS = ("image", "mask", "truth", "kernel", "posterior", "prior", "prior_config", "pictures")
+"""Options that name files or folders to read."""
 
 
 class Output(Protocol):
@@ -32,7 +35,7 @@ class Output(Protocol):
 
     folder: Path
     claim: str
-    inputs: dict[str, Path]
+    inputs: list[tuple[str, Path]]
 
     def replaced(self) -> list[str]:
         """Names of the files that are there and that the run replaces.
@@ -105,13 +108,13 @@ def check_writable(output: Output) -> None:
         output.replaced()
 
 
-def check_not_input(path: Path, inputs: dict[str, Path]) -> None:
+def check_not_input(path: Path, inputs: list[tuple[str, Path]]) -> None:
     """Refuse a file that a run would replace and reads.
 
     Raises:
         InputError: it is one of the inputs.
     """
-    for option, given in inputs.items():
+    for option, given in inputs:
         if given.exists() and path.samefile(given):
             raise InputError(f"{option} {str(given)!r} would be replaced by the results: give another place for them")
 
@@ -138,7 +141,8 @@ def recorded_files(record: Path) -> dict[str, Any]:
     return files | {RECORD: digest(record)} if isinstance(files, dict) else {}
 
 
-def inputs_of(options: argparse.Namespace, *names: str) -> dict[str, Path]:
-    """The files and folders that options name, by option."""
+def inputs_of(options: argparse.Namespace, *names: str) -> list[tuple[str, Path]]:
+    """Option and path of every input that is given."""
     given = {f"--{name.replace('_', '-')}": getattr(options, name, None) for name in names}
-    return {option: Path(path) for option, path in given.items() if path}
+    lists = {option: paths if isinstance(paths, list) else [paths] for option, paths in given.items() if paths}
+    return [(option, Path(path)) for option, paths in lists.items() for path in paths]

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from ..errors import InputError
 from .claim import claimed
 from .items import reason
+from .kept import keep_models
 from .made import differences, is_finished
-from .models import keep_models
 from .output import ResultFolder
 from .stop import stoppable
 
@@ -143,7 +143,8 @@ def prepare(threads: int) -> None:
 
 def run_item(arguments: tuple[str, ...]) -> Outcome:
     """Run a command line in this process, if its results are not there yet."""
-    from .main import build_parser, main
+    from .main import main
+    from .parser import build_parser
 
     start = time.perf_counter()
     options = build_parser().parse_args(arguments)

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
@@ -68,6 +69,37 @@ def consistency(images: Tensor, observation: Observation) -> Tensor:
     """
     residual = observation.residual(images).flatten(1)
     return (residual**2).sum(1).div(observation.observed.sum()).sqrt() / observation.noise_std
+
+
+def seam(images: Tensor, mask: Tensor) -> Tensor:
+    """How much a picture jumps at the edge of its hole, ``[batch]``: about 1 without a seam, above 1 with one; NaN
+    if every step is across the edge.
+
+    The absolute differences of neighbouring pixels across the edge, over the mean of those within two pixels of the
+    edge, on both sides of it and in the same direction.
+
+    Args:
+        images: ``[batch, channels, height, width]``.
+        mask: ``[1, 1, height, width]``, 1 observed and 0 hidden, with both.
+
+    Raises:
+        InputError: the mask has no edge.
+    """
+    require_pictures(images=images, mask=mask)
+    if not (mask == 0).any() or not (mask == 1).any():
+        raise InputError("mask has no edge: it needs observed pixels (1) and hidden ones (0)")
+    near = F.max_pool2d(mask, 5, stride=1, padding=2) + F.max_pool2d(-mask, 5, stride=1, padding=2)
+    across, expected = images.new_zeros(2, len(images))
+    for dim in (-2, -1):
+        length = images.shape[dim] - 1
+        steps = (images.narrow(dim, 1, length) - images.narrow(dim, 0, length)).abs().mean(1)
+        here, next_one = (mask.narrow(dim, start, length)[0, 0] for start in (0, 1))
+        close = near.narrow(dim, 0, length)[0, 0] * near.narrow(dim, 1, length)[0, 0] > 0
+        if (here != next_one).any():
+            across = across + steps[:, here != next_one].sum(1)
+            expected = expected + (here != next_one).sum() * steps[:, (here == next_one) & close].mean(1)
+    smallest = torch.finfo(images.dtype).tiny
+    return (across + smallest) / (expected + smallest)
 
 
 def diversity(images: Tensor, mask: Tensor | None = None) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,25 +33,38 @@ def load_image(path: str | Path) -> Tensor:
     return 2 * _tensor(file.opacity * file.colours + (1 - file.opacity)) - 1
 
 
-def load_mask(path: str | Path, invert: bool = False) -> Tensor:
-    """Read a mask as float ``[1, 1, height, width]``: white is observed (1), black is hidden (0).
+def load_mask(path: str | Path, invert: bool = False, *, white: str | None = None) -> Tensor:
+    """Read a mask file as float ``[1, 1, height, width]``, 1 observed and 0 hidden.
 
-    Where the opacity varies, it is the mask: transparent is hidden, and colours are not looked at. Greys are hidden
+    As in ComfyUI, white is to be painted (hidden) and black is known. Where the opacity varies, it is the mask:
+    transparent is hidden, and colours are not looked at. Greys are hidden
     (:func:`~vipaint_ops.operators.inpainting.evidence`). A warning says what was not plain.
 
     Args:
-        invert: for masks with a white (or opaque) hole.
+        invert: white (or opaque) is hidden. It will go in the next version; use ``white``.
+        white: what white marks: "fill", pixels to paint, or "known". Earlier versions took it for known: a warning says
+            so if it is not given.
 
     Raises:
         InputError: the file is missing, damaged or not a picture, has NaN or values out of range or colours, or can be
-            read in two ways.
+            read in two ways; or another ``white``.
     """
+    if white not in (None, "fill", "known"):
+        raise InputError(f"white is {white!r}; it must be 'fill' or 'known'")
+    if white is None and not invert:
+        warnings.warn(
+            "load_mask takes white for pixels to paint now: white='known' for masks of earlier versions, white='fill' "
+            "for no warning",
+            FutureWarning,
+            stacklevel=2,
+        )
     name = f"mask {str(path)!r}"
     file = read_picture(path, "mask", managed=False)
-    grey, notes = _grey(file, name)
-    _report(name, file.frames, notes)
-    known = _tensor(grey)
-    return evidence(1 - known if invert else known)
+    mask = _grey(file, name)
+    _report(name, file.frames, mask.notes)
+    values = _tensor(mask.values)
+    marks_known = not invert if mask.opacity else white == "known"
+    return evidence(values if marks_known else 1 - values)
 
 
 def save_image(path: str | Path, image: Tensor) -> None:
@@ -59,7 +73,7 @@ def save_image(path: str | Path, image: Tensor) -> None:
 
 
 def png(rgb: np.ndarray) -> bytes:
-    """8-bit pixels, ``[height, width, 3]``, as the content of a PNG file."""
+    """Pixels, ``[height, width, 3]`` in 8 bits or ``[height, width]`` in 16, as the content of a PNG file."""
     content = BytesIO()
     Image.fromarray(rgb).save(content, "png")
     return content.getvalue()
@@ -89,13 +103,20 @@ def _report(name: str, frames: int, notes: list[str]) -> None:
         warnings.warn(f"{name}: {'; '.join(notes)}", stacklevel=1)
 
 
-def _grey(file: PictureFile, name: str) -> tuple[np.ndarray, list[str]]:
-    """The mask in a file, ``[height, width, 1]``, and what is to be said of it."""
+class _Grey(NamedTuple):
+    """The mask in a file: ``[height, width, 1]``, whether it is the opacity, and what is to be said of it."""
+
+    values: np.ndarray
+    opacity: bool
+    notes: list[str]
+
+
+def _grey(file: PictureFile, name: str) -> _Grey:
     opaque = file.opacity[..., 0] >= KNOWN_FROM
     if opaque.any() and not opaque.all():
         if _is_black_and_white(file.colours[opaque]):
-            raise InputError(f"{name} has a hole in black and one in transparency; save it without transparency")
-        return file.opacity, ["its opacity is taken, not its colours"]
+            raise InputError(f"{name} has a hole in its colours and one in transparency; save it without transparency")
+        return _Grey(file.opacity, True, ["its opacity is taken, not its colours"])
     red, green, blue = np.moveaxis(file.colours, 2, 0)
     if max(np.abs(red - green).max(), np.abs(green - blue).max(), np.abs(blue - red).max()) > _COLOURFUL:
         raise InputError(
@@ -104,10 +125,10 @@ def _grey(file: PictureFile, name: str) -> tuple[np.ndarray, list[str]]:
         )
     grey = ((red + green + blue) / 3)[..., None]
     if 0 < grey.max() < 1.5 / 255 and np.isin(grey, (0, grey.max())).all():
-        return grey / grey.max(), ["its levels 0 and 1 are taken for black and white"]
+        return _Grey(grey / grey.max(), False, ["its levels 0 and 1 are taken for black and white"])
     if ((grey > 0.1) & (grey < 0.9)).mean() > 0.5:
-        return grey, ["most of it is grey, which is hidden: is it a photograph?"]
-    return grey, []
+        return _Grey(grey, False, ["most of it is grey, which is hidden: is it a photograph?"])
+    return _Grey(grey, False, [])
 
 
 def _is_black_and_white(colours: np.ndarray) -> bool:

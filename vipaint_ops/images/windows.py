@@ -33,12 +33,13 @@ class WindowConfig(Settings):
 
     Attributes:
         size: side in pixels of the pictures that the model was trained for. A window has at most its square in pixels.
+            The largest value stands for no limit.
         context: pixels around a hole on each side, as a share of its longer side.
         enlarge: largest enlargement of a window. A smaller hole gets more context instead.
         multiple: the sides that the model sees are multiples of this.
     """
 
-    size: int = number(512, 16)
+    size: int = number(512, 16, 16384)
     context: float = number(0.5, 0, 8)
     enlarge: float = number(2.0, 1, 16)
     multiple: int = number(16, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -85,3 +85,34 @@ def covering_level(picture: Tensor, reconstruction: Tensor, mask: Tensor | None 
     error = (known * (picture - reconstruction) ** 2).sum() / known.sum().clamp(min=1)
     kept = noise_level(reconstruction, mask)
     return max(math.sqrt(error.item() + kept**2), noise_level(picture, mask))
+
+
+def model_level(
+    picture: Tensor, autoencode: Callable[[Tensor], Tensor], multiple: int, mask: Tensor | None = None
+) -> float:
+    """The :func:`covering_level` of a picture for an autoencoder.
+
+    The picture is cropped to sides that the autoencoder takes. What is hidden is filled with the mean of the known
+    pixels of each channel, so that it has no effect.
+
+    Args:
+        picture: ``[1, channels, height, width]``.
+        autoencode: encodes and decodes a picture.
+        multiple: sides that the autoencoder takes are multiples of this.
+        mask: ``[1, 1, height, width]``, 1 observed.
+
+    Raises:
+        InputError: the picture is smaller than a cell of the autoencoder, or as :func:`noise_level`.
+    """
+    height, width = (side - side % multiple for side in picture.shape[2:])
+    if not height or not width:
+        raise InputError(
+            f"image is {picture.shape[2]}x{picture.shape[3]} (height x width), smaller than a latent cell of the "
+            f"autoencoder ({multiple})"
+        )
+    picture = filled = picture[..., :height, :width]
+    if mask is not None:
+        mask = (mask[..., :height, :width] == 1).to(picture.dtype)
+        mean = (mask * picture).sum((2, 3), keepdim=True) / mask.sum().clamp(min=1)
+        filled = torch.where(mask > 0, picture, mean)
+    return covering_level(picture, autoencode(filled), mask)

@@ -54,6 +54,15 @@ class Sampler(Protocol[Contravariant]):
         """
         ...
 
+    @staticmethod
+    def check(observation: Observation) -> None:
+        """Refuse an observation that the method is not defined for.
+
+        Raises:
+            InputError: see above.
+        """
+        ...
+
 
 def sampler(
     config: type[Config],
@@ -94,7 +103,8 @@ def sampler(
 
         sample.__doc__, sample.__name__, sample.__qualname__ = chain.__doc__, chain.__name__, chain.__qualname__
         sample.__module__ = chain.__module__
-        return sample
+        sample.check = check  # type: ignore[attr-defined]
+        return sample  # type: ignore[return-value]
 
     default = config
     return of
