@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import importlib.util
 import json
 import os
 import signal
@@ -18,14 +19,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.ops.conftest import scene
+from vipaint_ops.cli import batch as batch_module
 from vipaint_ops.cli.batch import run_items
-from vipaint_ops.cli.items import Item, item_commands
+from vipaint_ops.cli.items import Item
 from vipaint_ops.cli.main import main
-from vipaint_ops.cli.workers import Outcome
+from vipaint_ops.cli.workers import Outcome, run_item
 from vipaint_ops.images.pictures import save_image
 
 ROOT = Path(__file__).parents[2]
-QUICK = ["--preset", "published-v1", "--iterations", "0", "--steps", "2", "--samples", "1", "--device", "cpu"]
+SMALL = ["--white", "fill", "--device", "cpu", "--steps", "2", "--samples", "1"]
+QUICK = [*SMALL, "--preset", "published-v1", "--iterations", "0"]
 DONE, FAILED, FAULT = (Outcome(status, "", [], 0.0, True) for status in (0, 2, 70))
 
 
@@ -80,6 +83,33 @@ def times(out):
     return {str(path): path.stat().st_mtime_ns for path in out.glob("*/*")}
 
 
+class Inline:
+    """A worker in this process."""
+
+    def start(self):
+        return resolved(os.getpid())
+
+    def submit(self, arguments):
+        return resolved(run_item(arguments))
+
+    def stop(self):
+        pass
+
+    join = stop
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    monkeypatch.setattr(batch_module, "_workers", lambda options: [Inline()])
+
+
+def resolved(result):
+    """A future with a result, or with an exception for None."""
+    future = Future()
+    future.set_result(result) if result is not None else future.set_exception(RuntimeError("it ended"))
+    return future
+
+
 @pytest.fixture(scope="module")
 def alone(pictures, quick, tmp_path_factory):
     """The results of one worker."""
@@ -109,12 +139,12 @@ def test_an_item_is_the_command_line_of_its_row(alone, pictures, quick, tmp_path
 
 
 def test_finished_items_stay_and_changed_ones_are_refused_until_they_may_be_replaced(
-    alone, pictures, quick, tmp_path, capsys
+    alone, pictures, quick, inline, tmp_path, capsys
 ):
     out = tmp_path / "out"
     rows = [row("a"), row("b", seed=1), row("c", image="photos/absent.png"), row("d", mask="photos/d.png")]
     table = write_table(pictures / "other.csv", rows)
-    command = ["batch", table, "--out", str(out), "--workers", "2"]
+    command = ["batch", table, "--out", str(out)]
     subprocess.run(["cp", "-rp", str(alone), str(out)], check=True)
     before = times(out)
     assert main([*command, *quick]) == 1
@@ -139,30 +169,46 @@ def test_finished_items_stay_and_changed_ones_are_refused_until_they_may_be_repl
     assert manifest(out)["d"]["reason"] in line
 
 
-def test_a_fit_is_sampled_by_several_items(alone, pictures, quick, tmp_path):
-    if "first" not in item_commands()["sample"]:
-        pytest.skip("sample has no --first")
+def test_a_fit_is_sampled_by_several_items(alone, pictures, quick, inline, tmp_path):
     posterior = str(alone / "a" / "posterior.safetensors")
     rows = [row("a", command="sample", posterior=posterior, first=first, samples=1, name=first) for first in (0, 1)]
     rows.append(rows[0] | {"samples": 2, "name": "both"})
     table = write_table(pictures / "fit.csv", rows)
-    options = ["--steps", "2", "--device", "cpu", *quick[-2:]]
-    assert main(["batch", table, "--out", str(tmp_path / "out"), "--workers", "2", "--", *options]) == 0
+    options = [*SMALL, "--batch-size", "1", *quick[-2:]]
+    assert main(["batch", table, "--out", str(tmp_path / "out"), "--", *options]) == 0
     parts = [path.read_bytes() for first in "01" for path in (tmp_path / "out" / first).glob("sample_*.png")]
     assert parts == [path.read_bytes() for path in sorted((tmp_path / "out" / "both").glob("sample_*.png"))]
 
 
-class Driver:
-    """A batch of its own process, two workers on twelve items."""
+def test_every_command_that_writes_a_folder_finds_its_results_again(pictures, quick, inline, tmp_path):
+    model = {"image": "photos/a.png", "prior": quick[-1], "preset": "published-v1", "iterations": 0}
+    rows = [
+        row("a", prior=quick[-1], method="ding", set="known_std=0.5 'refreshes=1'", no_composite="yes", white="known"),
+        model | {"name": "sharp", "command": "deblur", "kernel-size": 9, "no_composite": "FALSE"},
+        model | {"name": "large", "command": "upscale", "factor": 2},
+        {"image": "photos/a.png", "name": "case", "command": "degrade", "factor": 2},
+    ]
+    rows[:3] = [cells | {"samples": 1, "steps": 2} for cells in rows[:3]]
+    command = ["batch", write_table(pictures / "commands.csv", rows), "--out", str(tmp_path / "out")]
+    for attempts in (1, 0):
+        assert main(command) == 0
+        assert {line["attempts"] for line in manifest(tmp_path / "out").values()} == {attempts}
+    made = json.loads((tmp_path / "out" / "a" / "metrics.json").read_text())["run"]["options"]
+    assert (made["set"], made["no_composite"]) == ([["known_std", 0.5], ["refreshes", 1]], True)
 
-    def __init__(self, pictures, quick, out):
+
+class Driver:
+    """A batch of its own process, on twelve items. Like those of a terminal, its signals reach its workers, too."""
+
+    def __init__(self, pictures, quick, out, *options):
         rows = [row("abcd"[seed % 4], seed=seed, name=f"item {seed:02d}") for seed in range(12)]
         self.command = [sys.executable, "-m", "vipaint_ops.cli", "batch", write_table(pictures / "kill.csv", rows)]
-        self.command += ["--out", str(out), "--workers", "2", *quick]
+        self.command += ["--out", str(out), *options, *quick]
         self.out, self.process = out, None
 
     def start(self):
-        self.process = subprocess.Popen(self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(self.command, cwd=ROOT, start_new_session=True, **pipes)
 
     def wait_for(self, count):
         """Wait until the manifest has a number of lines."""
@@ -171,14 +217,14 @@ class Driver:
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.01)
 
-    def workers(self):
+    def workers(self, title=b"spawn_main"):
+        """Processes of the driver's session with a word in their title."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == self.process.pid and b"spawn_main" in (folder / "cmdline").read_bytes():
+                if os.getsid(int(folder.name)) == self.process.pid and title in (folder / "cmdline").read_bytes():
                     found.append(int(folder.name))
-            except (OSError, IndexError):
+            except OSError:
                 continue
         return sorted(found)
 
@@ -189,7 +235,7 @@ class Driver:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(pictures, quick, tmp_path):
-    driver = Driver(pictures, quick, tmp_path / "out")
+    driver = Driver(pictures, quick, tmp_path / "out", "--workers", "2")
     driver.start()
     driver.wait_for(1)
     os.kill(driver.workers()[0], signal.SIGKILL)
@@ -207,7 +253,7 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(pict
 
     driver.start()
     driver.wait_for(len(finished) + 1)
-    driver.process.send_signal(signal.SIGINT)
+    os.killpg(driver.process.pid, signal.SIGINT)
     status, out, err = driver.end()
     assert (status, out) == (130, "")
     assert err.startswith("vipaint: interrupted: ")
@@ -229,6 +275,39 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(pict
             assert hashlib.sha256((driver.out / line["name"] / name).read_bytes()).hexdigest() == digest
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_ray_workers_write_the_same_files_and_can_be_killed(alone, pictures, quick, tmp_path):
+    driver = Driver(pictures, quick, tmp_path / "out", "--workers", "2", "--ray")
+    driver.start()
+    driver.wait_for(1)
+    while not driver.workers(b"ray::_Actor.run"):
+        time.sleep(0.01)
+    os.kill(driver.workers(b"ray::_Actor.run")[0], signal.SIGKILL)
+    status, out, _ = driver.end()
+    assert (status, out) == (0, f"12 of 12 items are done; see {driver.out / 'manifest.jsonl'}\n")
+    lines = manifest(driver.out)
+    assert sorted(line["attempts"] for line in lines.values()) == [1] * 11 + [2]
+    for path in (alone / "a").glob("*[!n]"):  # all but the record, which has the time of each stage
+        assert (driver.out / "item 00" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_parquet_table_is_as_one_of_text(alone, pictures, quick, inline, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [row("a", seed=None, samples=1.0), row("b", seed=0.0, samples=None)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), pictures / "table.parquet")
+    assert main(["batch", str(pictures / "table.parquet"), "--out", str(tmp_path / "out"), *quick]) == 0
+    assert digests(tmp_path / "out") == {name: value for name, value in digests(alone).items() if name[0] in "ab"}
+
+
+def test_damaged_parquet_ends_in_one_line(tmp_path, capsys):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no more")
+    assert main(["batch", str(tmp_path / "a.parquet"), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pyarrow" in line or "cannot be read as Parquet" in line
+
+
 class Scripted:
     """A worker that meets what a script says, one entry a submitted item; None is its end."""
 
@@ -237,26 +316,20 @@ class Scripted:
 
     def start(self):
         self.alive = self.starts
-        return self._future(os.getpid() if self.starts else None)
+        return resolved(os.getpid() if self.starts else None)
 
     def submit(self, arguments):
         assert self.alive
         self.ran.append(arguments)
         outcome = self.script.pop() if self.script else DONE
         self.alive = outcome is not None
-        return self._future(outcome)
+        return resolved(outcome)
 
     def stop(self):
         self.alive = False
 
     def join(self):
         assert not self.alive
-
-    @staticmethod
-    def _future(result):
-        future = Future()
-        future.set_result(result) if result is not None else future.set_exception(RuntimeError("it ended"))
-        return future
 
 
 @given(
@@ -308,7 +381,7 @@ BAD_TABLES = {
     "NaN": (cells(**GOOD, noise_std="nan"), "nan is not a finite number"),
     "number": (cells(**GOOD, samples="many"), "invalid integer value: 'many'"),
     "flag": (cells(**GOOD, invert_mask="maybe"), "invert_mask is 'maybe'; it must be true or false"),
-    "command": (cells(**GOOD, command="batch"), "command 'batch' is none of inpaint, sample"),
+    "command": (cells(**GOOD, command="batch"), "command 'batch' is none of inpaint, deblur, upscale, sample, degrade"),
     "option": (cells(**GOOD, posterior="photos/a.png"), "inpaint has no --posterior"),
     "names": (b"image,mask,name\na,b,x\na,b,X\n", "name 'x' is given to more than one item"),
     "cells": (b"image,mask\na,b,c\n", "line 2 has 3 cells and the header 2"),
