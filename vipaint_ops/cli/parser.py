@@ -167,11 +167,13 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mask", default="half", metavar="NAME|FILE", help="half, box, random, pixels, or a mask file")
     add.add_white(group)
     parser.set_defaults(prior=None, prompt="", negative_prompt="", cfg=1.0, crop=False, **_NO_BLUR, **_NO_SCALE)
+    add.add_composite(parser)
     _add_restoration(parser, out="vipaint-demo")
 
 
 _NO_BLUR = dict.fromkeys(("blur", "kernel", "kernel_size", "std", "angle"))
 _NO_SCALE = {"factor": None, "kind": "bicubic"}
+_NO_COMPOSITE = {"no_composite": True, "feather": 0, "colour_match": False}
 
 
 def _add_inpaint(parser: argparse.ArgumentParser) -> None:
@@ -179,6 +181,7 @@ def _add_inpaint(parser: argparse.ArgumentParser) -> None:
     add.add_mask(parser, required=True)
     _add_crop(parser)
     parser.set_defaults(**_NO_BLUR, **_NO_SCALE)
+    add.add_composite(parser)
     add.add_model(parser)
     _add_restoration(parser)
 
@@ -187,7 +190,7 @@ def _add_deblur(parser: argparse.ArgumentParser) -> None:
     add.add_picture(parser, truth=True)
     add.add_blur(parser)
     add.add_mask(parser)
-    parser.set_defaults(crop=False, **_NO_SCALE)
+    parser.set_defaults(crop=False, **_NO_SCALE, **_NO_COMPOSITE)
     add.add_model(parser)
     _add_restoration(parser)
 
@@ -197,7 +200,7 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
     add.add_scale(parser, factor=4)
     add.add_blur(parser)
     add.add_mask(parser)
-    parser.set_defaults(crop=False)
+    parser.set_defaults(crop=False, **_NO_COMPOSITE)
     add.add_model(parser)
     _add_restoration(parser)
 
@@ -209,7 +212,6 @@ def _add_restoration(parser: argparse.ArgumentParser, out: str | None = None) ->
     add.add_method(parser)
     add.add_fit(parser)
     add.add_sampling(parser)
-    add.add_composite(parser)
     add.add_output(parser, out)
     add.add_machine(parser)
 
