@@ -35,6 +35,8 @@ class Denoiser:
     autoencoder = "AutoencoderKL"
     largest: float = math.inf
     takes_text = True
+    tokens = 77
+    """Of a prompt, for estimates of cost."""
 
     def __init__(self, network: nn.Module, picture_factor: int):
         self.network: Any = network
@@ -46,6 +48,20 @@ class Denoiser:
     @property
     def multiple(self) -> int:
         return int(self.config["patch_size"])
+
+    @property
+    def usually_guided(self) -> bool:
+        """Whether the model is made for classifier-free guidance, with two rows a prediction."""
+        return self.takes_text
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the conditioning of a usual prompt."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "encoder_hidden_states": (1, self.tokens, self.config["joint_attention_dim"])
+        }
+        if "pooled_projection_dim" in self.config:
+            shapes["pooled_projections"] = (1, self.config["pooled_projection_dim"])
+        return shapes
 
     def __call__(self, z: Tensor, timestep: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         """The network's output for latents ``z`` at ``timestep``, in training steps."""
@@ -65,6 +81,9 @@ class _UNet(Denoiser):
 class _PlainUNet(_UNet):
     takes_text = False
 
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {}
+
 
 class _TextUNet(_UNet):
     def __init__(self, network: nn.Module, picture_factor: int):
@@ -72,6 +91,18 @@ class _TextUNet(_UNet):
         blocks = (self.config["mid_block_type"], *self.config["down_block_types"], *self.config["up_block_types"])
         attends = any("CrossAttn" in str(block) for block in blocks)
         self.takes_text = attends or bool(self.config.get("addition_embed_type"))
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        config = self.config
+        if not self.takes_text:
+            return {}
+        shapes: dict[str, tuple[int, ...]] = {
+            "encoder_hidden_states": (1, self.tokens, config["encoder_hid_dim"] or config["cross_attention_dim"])
+        }
+        if config["addition_embed_type"] == "text_time":
+            times = 6 * config["addition_time_embed_dim"]
+            shapes["text_embeds"] = (1, config["projection_class_embeddings_input_dim"] - times)
+        return shapes
 
     def __call__(self, z: Tensor, timestep: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         arguments: dict[str, Any] = dict(conditioning) if self.takes_text else {"encoder_hidden_states": None}
@@ -83,6 +114,8 @@ class _TextUNet(_UNet):
 
 
 class _SD3(Denoiser):
+    tokens = 77 + 256
+
     def __init__(self, network: nn.Module, picture_factor: int):
         super().__init__(network, picture_factor)
         self.largest = self.config["pos_embed_max_size"] * self.multiple
@@ -111,6 +144,12 @@ class _Packed(Denoiser):
 
 
 class _Flux(_Packed):
+    tokens = 512
+    usually_guided = False
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        return super().text_shapes() | ({"guidance": (1,)} if self.config["guidance_embeds"] else {})
+
     def _places(self, rows: int, height: int, width: int, conditioning: dict[str, Tensor]) -> dict[str, Any]:
         text = conditioning["encoder_hidden_states"]
         ids = torch.zeros(height, width, 3, device=text.device)
@@ -121,6 +160,7 @@ class _Flux(_Packed):
 
 class _QwenImage(_Packed):
     autoencoder = "AutoencoderKLQwenImage"
+    tokens = 128
 
     def _places(self, rows: int, height: int, width: int, conditioning: dict[str, Tensor]) -> dict[str, Any]:
         return {"img_shapes": [[(1, height, width)]] * rows}
