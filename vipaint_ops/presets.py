@@ -9,6 +9,9 @@ from .evaluation.cost import Rows
 from .inference.corrections import Kalman
 from .vipaint.config import FitConfig, RefineConfig
 
+ALL, GAUSSIAN, MASKS = "any operator and noise", "any operator, Gaussian noise", "masks, Gaussian noise"
+"""Observations that a method can be defined for."""
+
 
 class Preset(NamedTuple):
     """Settings of a fit with those of its refinement.
@@ -24,6 +27,11 @@ class Preset(NamedTuple):
     purpose: str
     cost: tuple[float, float]
     rows: Rows
+
+    @property
+    def observations(self) -> str:
+        """Those that it is defined for: :data:`ALL`, :data:`GAUSSIAN` or :data:`MASKS`."""
+        return ALL if self.fit.objective == "bound" else GAUSSIAN
 
     def rows_together(self, samples: int) -> int:
         """The largest batch with gradients, for that many samples."""

@@ -16,13 +16,10 @@ from .images.padding import crop_to, pad_observation
 from .inference.progress import Callback
 from .inference.results import SampleResult
 from .measurement.observation import Observation
-from .presets import PRESETS
+from .presets import ALL, GAUSSIAN, MASKS, PRESETS
 from .samplers.config import SamplerConfig
 from .samplers.driver import Sampler
 from .vipaint import HierarchicalPosterior, fit_posterior, sample_posterior
-
-ALL, GAUSSIAN, MASKS = "any operator and noise", "any operator, Gaussian noise", "masks, Gaussian noise"
-"""Observations that a method can be defined for."""
 
 
 class Method(NamedTuple):
@@ -30,7 +27,7 @@ class Method(NamedTuple):
 
     Attributes:
         title: its name in the literature.
-        observations: that it is defined for: :data:`ALL`, :data:`GAUSSIAN` or :data:`MASKS`.
+        observations: that it is defined for, as of a :class:`~vipaint_ops.presets.Preset`.
         cost: of four samples of a hole, as :class:`~vipaint_ops.presets.Preset` has it.
         evaluations: rows of that run.
     """

@@ -14,7 +14,7 @@ from tests.ops.conftest import scene
 from vipaint_ops import METHODS, PRESETS, InputError, Observation, load_embedded_prior, operators
 from vipaint_ops.evaluation.cost import PLAIN, tflop
 from vipaint_ops.measurement.likelihood import StudentT
-from vipaint_ops.restoration import ALL, GAUSSIAN, MASKS
+from vipaint_ops.presets import ALL, GAUSSIAN, MASKS
 
 FIGURES = Path(full_size.__file__).parent / "results" / "full_size.json"
 ENTRIES = json.loads(FIGURES.read_text())

@@ -89,6 +89,11 @@ def tflop(rows: Evaluations, costs: Costs, guided: bool) -> float:
     return total / 1e12
 
 
+def run_tflop(rows: Rows, samples: int, costs: Costs, guided: bool) -> float:
+    """Operations of a fit with that many samples, in TFLOP."""
+    return tflop(rows.fit, costs, guided) + tflop(rows.samples, costs, guided) * samples / SAMPLES
+
+
 def peak_memory(weights: float, costs: Costs, rows: int, guided: bool, chain: bool) -> float:
     """Bytes at the peak of ``rows`` samples with a gradient of the decoder; with ``chain``, of the denoiser too.
 

@@ -16,7 +16,7 @@ from ..errors import InputError, missing_package
 from .diffusers import one_line
 from .embedded import empty_networks, training_in
 from .embedded_file import is_embedded, read_embedded
-from .networks import Autoencoder, Denoiser, adapted
+from .networks import Autoencoder, Denoiser, adapted, overflows
 from .pipelines import config_folder, network_class, pipeline_index
 from .training import Training, training_of
 
@@ -29,7 +29,7 @@ class Checkpoint:
 
     Attributes:
         pipeline: class of its pipeline in diffusers, or "embedded prior".
-        dtype: of most weights of the denoiser; None where the file does not say, or for another format.
+        dtype: of most weights of the denoiser on disk; None where the file does not tell, or for another format.
     """
 
     pipeline: str
@@ -38,10 +38,17 @@ class Checkpoint:
     training: Training
     dtype: torch.dtype | None
 
-    def in_dtype(self, dtype: torch.dtype) -> Checkpoint:
-        """The same with networks of ``dtype``."""
-        networks = (part.network.to(dtype) for part in (self.denoiser, self.autoencoder))
-        return Checkpoint(self.pipeline, *adapted(*networks), self.training, dtype)
+    @property
+    def picture_multiple(self) -> int:
+        """Both sides of a picture are padded to multiples of this."""
+        return self.denoiser.picture_multiple
+
+    def to(self, dtype: torch.dtype) -> None:
+        """Convert the networks as a run in ``dtype`` does."""
+        autoencoder = self.autoencoder.network
+        # Not the method of diffusers, which warns of conversions.
+        nn.Module.to(self.denoiser.network, dtype)
+        nn.Module.to(autoencoder, torch.float32 if overflows(autoencoder, dtype) else dtype)
 
 
 def inspected(path: str | Path, config: str | Path | None = None) -> Checkpoint:

@@ -50,6 +50,24 @@ class Denoiser:
         return int(self.config["patch_size"])
 
     @property
+    def picture_multiple(self) -> int:
+        """Sides of a picture must be multiples of this."""
+        return self.picture_factor * self.multiple
+
+    def latent_sides(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the latent of a picture.
+
+        Raises:
+            InputError: a side is not a multiple of ``picture_multiple``, or too large for the model's position table.
+        """
+        multiple, largest = self.picture_multiple, self.largest * self.picture_factor
+        if height % multiple or width % multiple:
+            raise InputError(f"picture is {height}x{width}; this model needs sides that are multiples of {multiple}")
+        if max(height, width) > largest:
+            raise InputError(f"picture is {height}x{width}; this model takes sides up to {largest} pixels")
+        return height // self.picture_factor, width // self.picture_factor
+
+    @property
     def usually_guided(self) -> bool:
         """Whether the model is made for classifier-free guidance, with two rows a prediction."""
         return self.takes_text
@@ -236,6 +254,11 @@ _DENOISERS: dict[str, type[Denoiser]] = {
     "QwenImageTransformer2DModel": _QwenImage,
 }
 _AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": Autoencoder, "AutoencoderKLQwenImage": _VideoAutoencoder}
+
+
+def overflows(autoencoder: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether an autoencoder is to be run in float32 where ``dtype`` is asked for."""
+    return bool(config_of(autoencoder).get("force_upcast")) and dtype == torch.float16
 
 
 def adapted(denoiser: nn.Module, autoencoder: nn.Module) -> tuple[Denoiser, Autoencoder]:
