@@ -238,3 +238,15 @@ def test_decreasing_times_are_accepted(times):
 def test_other_times_are_refused(times):
     with pytest.raises(InputError, match="keypoints"):
         check_times(times)
+
+
+def test_equal_posteriors_are_equal_files(tmp_path):
+    """The package that writes them orders metadata anew at every call."""
+    q = hierarchy()
+    q.metadata = {name: name for name in ("prior", "schedule", "observation", "latent_shape")} | {"prompt": "ä 'b'"}
+    contents = {q.serialised() for _ in range(5)}
+    assert len(contents) == 1
+    (tmp_path / "q.safetensors").write_bytes(*contents)
+    loaded = HierarchicalPosterior.load(tmp_path / "q.safetensors")
+    assert loaded.metadata == q.metadata
+    assert loaded.serialised() in contents

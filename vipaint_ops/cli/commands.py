@@ -132,7 +132,8 @@ def _restore(options: argparse.Namespace, read: Callable[[], Task]) -> None:
         configs = {"refine" if options.method == VIPAINT else options.method: _record(config)}
         configs |= {} if fit_config is None else {"fit": dataclasses.asdict(fit_config)}
         write(results(options, task, prior, restored, configs))
-    say(f"wrote {options.samples} samples to {options.out}; see {Path(options.out) / 'sheet.png'}", sys.stdout)
+    sheet = "" if options.no_plots else f"; see {Path(options.out) / 'sheet.png'}"
+    say(f"wrote {options.samples} samples to {options.out}{sheet}", sys.stdout)
 
 
 def _read_task(options: argparse.Namespace) -> Task:

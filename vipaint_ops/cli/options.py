@@ -170,12 +170,18 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output(parser: argparse.ArgumentParser, default: str | None, *, required: bool = True) -> None:
+def add_output(
+    parser: argparse.ArgumentParser, default: str | None, *, required: bool = True, plots: bool = False
+) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
         "--out", default=default, required=required and default is None, metavar="DIR", help="folder for the results"
     )
     add_overwrite(group)
+    if plots:
+        group.add_argument(
+            "--no-plots", action="store_true", help="write samples, fit and metrics.json alone, which takes less time"
+        )
 
 
 def add_overwrite(group: Any) -> None:

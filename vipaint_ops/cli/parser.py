@@ -230,7 +230,7 @@ def _add_restoration(parser: argparse.ArgumentParser, out: str | None = None) ->
     add.add_method(parser)
     add.add_fit(parser)
     add.add_sampling(parser)
-    add.add_output(parser, out)
+    add.add_output(parser, out, plots=True)
     add.add_machine(parser)
 
 
@@ -274,7 +274,7 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     add.add_preset(parser)
     add.add_sampling(parser)
     add.add_composite(parser)
-    add.add_output(parser, None)
+    add.add_output(parser, None, plots=True)
     add.add_machine(parser)
     parser.set_defaults(method="vipaint", set=None)
 

@@ -90,7 +90,8 @@ def results(
     if restored[0].result.populations is not None:
         report["particles"] = str(restored[0].result.populations)
     files = {f"sample_{k:02d}.png": png(pixels(image)) for k, image in zip(numbers, images, strict=True)}
-    files |= {name: png(plot) for name, plot in _plots(task, images, prior, restored, numbers).items()}
+    if not options.no_plots:
+        files |= {name: png(plot) for name, plot in _plots(task, images, prior, restored, numbers).items()}
     for name, posterior in zip(_posterior_names(len(posteriors)), posteriors, strict=True):
         files[name] = posterior.serialised()
     report["evaluations"] = {
