@@ -6,6 +6,7 @@ import socket
 import diffusers
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.ops import tiny_pipelines
 from vipaint_ops import InputError, Observation, operators, restore
@@ -146,6 +147,17 @@ def test_a_saved_folder_is_the_pipeline_in_memory(name, pipelines, tmp_path, mon
     shutil.rmtree(tmp_path / "folder" / encoder)
     with pytest.raises(InputError, match=f"no {encoder}"):
         from_pipeline(tmp_path / "folder", HOUSE)
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3"])
+def test_a_file_of_the_denoiser_alone_takes_the_rest_from_a_folder(name, pipelines, tmp_path):
+    pipelines[name].save_pretrained(tmp_path / "folder")
+    save_file(pipelines[name].transformer.state_dict(), tmp_path / "denoiser.safetensors")
+    prior = from_pipeline(tmp_path / "denoiser.safetensors", HOUSE, config=tmp_path / "folder")
+    assert prior.identity == from_loaded(pipelines[name], HOUSE).identity
+    shutil.rmtree(tmp_path / "folder" / "vae")
+    with pytest.raises(InputError, match="denoiser"):
+        from_pipeline(tmp_path / "denoiser.safetensors", HOUSE, config=tmp_path / "folder")
 
 
 @pytest.mark.parametrize(("name", "guidance"), [("flux", [3.5, 3.5]), ("flux without guidance", None)])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from ..errors import InputError
 
@@ -119,10 +120,31 @@ def config_folder(path: Path, config: str | Path | None) -> Path:
 
 def _load_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any:
     folder = config_folder(path, config)
-    kind = _pipeline_class(folder, pipeline_index(folder))
+    index = pipeline_index(folder)
+    kind = _pipeline_class(folder, index)
     if not hasattr(kind, "from_single_file"):
         raise InputError(f"a {kind.__name__} has no form of a single file: give a diffusers folder")
-    return kind.from_single_file(str(path), config=str(folder), torch_dtype=dtype, local_files_only=True)
+    parts: dict[str, Any] = {name: None for name, part in index.items() if isinstance(part, list) and not all(part)}
+    if _is_denoiser_alone(path):
+        parts |= _other_networks(folder, index, dtype)
+    return kind.from_single_file(str(path), config=str(folder), torch_dtype=dtype, local_files_only=True, **parts)
+
+
+def _is_denoiser_alone(path: Path) -> bool:
+    """Whether a file has no autoencoder: Flux and Stable Diffusion 3 are often shared without the other networks."""
+    if path.suffix != ".safetensors":
+        return False
+    with safe_open(str(path), framework="pt") as file:
+        return not any(name.startswith(("first_stage_model.", "vae.")) for name in list(file.keys()))
+
+
+def _other_networks(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The autoencoder and the text encoders of a folder that has them."""
+    return {
+        name: _network(folder / name, part, dtype)
+        for name, part in index.items()
+        if name.startswith(("vae", "text_encoder")) and (folder / name).is_dir()
+    }
 
 
 def _cached_config(path: Path) -> Path:
