@@ -51,7 +51,7 @@ def batch(options: argparse.Namespace) -> int:
     """
     output = _BatchFolder(options)
     check_writable(output)
-    items = read_items(options)
+    items, workers = read_items(options), _workers(options)
     with claimed(output, 0):
         manifest, counts = Manifest(output.folder), Counter[bool]()
         bar = tqdm(total=len(items), unit="item", disable=None)
@@ -69,7 +69,7 @@ def batch(options: argparse.Namespace) -> int:
                 for item in items:
                     if item.refusal:
                         report(item, Outcome(2, item.refusal, [], 0.0, False), 0)
-                run_items([item for item in items if not item.refusal], _workers(options), options.retries, report)
+                run_items([item for item in items if not item.refusal], workers, options.retries, report)
         except Stopped as stopped:
             stopped.left = f"{counts[True]} of {len(items)} items are done; run the same command again to go on"
             raise
