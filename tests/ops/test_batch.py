@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from vipaint_ops.cli import kept, models
 from vipaint_ops.cli.batch import run_items
 from vipaint_ops.cli.items import Item
 from vipaint_ops.cli.main import main
-from vipaint_ops.cli.workers import Outcome, run_item
+from vipaint_ops.cli.workers import LocalWorker, Outcome, run_item
 from vipaint_ops.images.pictures import save_image
 from vipaint_ops.priors.pipelines import load_pipeline
 
@@ -368,6 +370,15 @@ def test_every_item_gets_one_outcome_whatever_happens_to_workers(scripts, count,
     for name, (status, attempts) in seen.items():
         assert ran.count(name) == attempts <= retries + 1
         assert status in (0, 2) or attempts == retries + 1
+
+
+def test_a_process_that_ends_between_two_items_is_a_failed_attempt():
+    def submit(*_):
+        raise BrokenProcessPool("it ended")
+
+    worker = LocalWorker(1, "")
+    worker._pool = SimpleNamespace(submit=submit)
+    assert isinstance(worker.submit(()).exception(), BrokenProcessPool)
 
 
 def test_workers_that_cannot_start_are_left_out_or_end_the_batch():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -87,7 +88,8 @@ def _workers(options: argparse.Namespace) -> Sequence[Worker]:
     resources = connect(options.ray)
     with_gpu = int(resources.get("GPU", 0))
     count = options.workers or with_gpu or int(resources.get("CPU", 1)) // options.threads or 1
-    return [RayWorker(options.threads, min(with_gpu, 1)) for _ in range(count)]
+    share = 1 / math.ceil(count / with_gpu) if with_gpu else 0
+    return [RayWorker(options.threads, share) for _ in range(count)]
 
 
 def run_items(items: list[Item], workers: Sequence[Worker], retries: int, report: Report) -> None:

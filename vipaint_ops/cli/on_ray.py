@@ -16,10 +16,10 @@ class RayWorker:
 
     Args:
         cpus: CPUs and threads of torch that the actor takes.
-        gpus: GPUs that it takes.
+        gpus: part of a GPU that it takes.
     """
 
-    def __init__(self, cpus: int, gpus: int):
+    def __init__(self, cpus: int, gpus: float):
         self._cpus, self._gpus = cpus, gpus
         self._actor: Any = None
 
