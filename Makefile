@@ -24,7 +24,7 @@ help:
 	@echo "make comfy       start that ComfyUI with this pack linked in; COMFYUI_ARGS='--cpu' and the like are passed on"
 	@echo "make lint        ruff, mypy and import-linter"
 	@echo "make bench       run every benchmark, one after the other"
-	@echo "make package     build the wheel and list the files of both packages; the result is in $(PACKAGE)"
+	@echo "make package     build the wheel and the source distribution, and list their files; the result is in $(PACKAGE)"
 	@echo "make icon        draw docs/images/icon.png and banner.png"
 	@echo "make clean       remove what the other targets made, the environment too"
 
@@ -75,7 +75,7 @@ bench: $(VENV)/.installed
 # setuptools would copy modules that no longer exist from an old build folder.
 package: $(VENV)/.installed
 	rm -rf build $(PACKAGE)
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(PACKAGE) .
+	$(BIN)/python -m build --outdir $(PACKAGE) . > /dev/null
 	$(BIN)/python -m tools.package_files $(PACKAGE)
 
 icon: $(VENV)/.installed

@@ -6,12 +6,9 @@ is done.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import Any
 
 import diffusers
 import torch
@@ -21,10 +18,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock, FluxTransformerBlock
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
+
+from vipaint_ops.evaluation.cost import Row, recompute, trace
 
 diffusers.logging.set_verbosity_error()  # else a line of warning for every network
 DTYPE = torch.bfloat16
@@ -246,109 +241,6 @@ ARCHITECTURES = [
         guided=False,
     ),
 ]
-
-
-def flash_attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-    """Attention as the flash kernel: a backward of 2.5 forwards, no matrix of scores in memory."""
-    return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
-
-
-class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
-    """Bytes that autograd keeps for the backward pass: every storage once, those of ``weights`` not at all."""
-
-    def __init__(self, weights: Iterable[Tensor]):
-        super().__init__(self._keep, lambda x: x)
-        self._storages = {x.untyped_storage()._cdata: x.untyped_storage() for x in weights}
-        self._weights = set(self._storages)
-
-    def _keep(self, x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        self._storages[storage._cdata] = storage  # kept, so that no later storage has its address
-        return x
-
-    @property
-    def total(self) -> int:
-        """Bytes of the graph."""
-        return sum(s.nbytes() for address, s in self._storages.items() if address not in self._weights)
-
-
-class LiveBytes(TorchDispatchMode):
-    """Largest number of bytes alive at once in the results of operations; ``weights`` are left out."""
-
-    def __init__(self, weights: Iterable[Tensor]):
-        super().__init__()
-        self._alive = dict.fromkeys((x.untyped_storage()._cdata for x in weights), 0)
-        self._now = self.peak = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        results = function(*arguments, **(options or {}))
-        for result in tree_leaves(results):
-            if isinstance(result, Tensor):
-                self._add(result.untyped_storage())
-        return results
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        address = storage._cdata
-        if address not in self._alive:
-            self._alive[address] = storage.nbytes()
-            self._now += storage.nbytes()
-            self.peak = max(self.peak, self._now)
-            weakref.finalize(storage, self._remove, address)
-
-    def _remove(self, address: int) -> None:
-        self._now -= self._alive.pop(address)
-
-
-class Row(NamedTuple):
-    """Cost of one row of a network.
-
-    Attributes:
-        forward, backward: operations; the backward is with respect to the input, recomputation included.
-        working: bytes alive at once in a forward pass without gradient.
-        kept: bytes of the graph from the forward pass to the backward pass.
-        peak: bytes alive at once in forward and backward pass, ``kept`` included.
-        together: whether the rows of a batch are in memory together.
-    """
-
-    forward: float
-    backward: float
-    working: float
-    kept: float
-    peak: float
-    together: bool = True
-
-    def tiled(self, tiles: int) -> Row:
-        """A row in ``tiles`` tiles of the size of this one; one is in memory at a time and recomputed backwards."""
-        backward = self.forward + self.backward
-        return Row(tiles * self.forward, tiles * backward, self.working, 0, self.peak, together=False)
-
-
-def trace(function: Callable[[Tensor], Tensor], x: Tensor, weights: Iterable[Tensor] = ()) -> Row:
-    """The cost of ``function`` of ``x``, a tensor on the meta device."""
-    weights = list(weights)
-    with patch("torch.nn.functional.scaled_dot_product_attention", flash_attention):
-        with torch.no_grad(), LiveBytes(weights) as alone:
-            function(x.detach())
-        with LiveBytes(weights) as live:
-            leaf = x.detach().requires_grad_()
-            _backward(function(leaf), leaf)
-        saved, forward, backward = SavedBytes(weights), FlopCounterMode(display=False), FlopCounterMode(display=False)
-        with forward, saved:
-            y = function(leaf)
-        with backward:
-            _backward(y, leaf)
-    return Row(forward.get_total_flops(), backward.get_total_flops(), alone.peak, saved.total, live.peak)
-
-
-def _backward(y: Tensor, x: Tensor) -> None:
-    torch.autograd.grad(y, x, torch.ones_like(y))
-
-
-def recompute(module: nn.Module, blocks: tuple[type[nn.Module], ...]) -> None:
-    """Recompute the activations of all ``blocks`` of a module in the backward pass."""
-    for block in module.modules():
-        if isinstance(block, blocks):
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
 
 def row(network: Network, checkpointed: bool, dtype: torch.dtype = DTYPE) -> Row:

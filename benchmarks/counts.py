@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,15 +18,15 @@ from vipaint_ops import (
     fit_posterior,
     load_embedded_prior,
     operators,
+    presets,
     sample_posterior,
 )
+from vipaint_ops.evaluation.cost import SAMPLES, Rows
 from vipaint_ops.images.masks import half_plane
 from vipaint_ops.inference.corrections import GRADIENTS
 from vipaint_ops.inference.decoder import fitted_pictures
 from vipaint_ops.samplers import KalmanConfig
 
-SAMPLES, PLAIN_STEPS = 4, 28
-"""Pictures of a run, and steps of a plain generation."""
 WHOLE = frozenset(GRADIENTS)
 """Gradients of the whole prediction, through decoder and denoiser."""
 FULL_CELLS = 64 * 64
@@ -72,20 +71,6 @@ class StandardNormal:
         return x
 
 
-class Rows(NamedTuple):
-    """Rows of a run: of its fit, and of all of its samples."""
-
-    fit: Evaluations
-    samples: Evaluations
-
-    @property
-    def total(self) -> Evaluations:
-        return self.fit + self.samples
-
-
-PLAIN = Rows(Evaluations(), Evaluations(denoiser_forward=SAMPLES * PLAIN_STEPS, decoder_forward=SAMPLES))
-
-
 def count_rows(method: VIPaint | Sampler, prior: DiffusionPrior, observation: Observation) -> Rows:
     """Rows that ``method`` takes for :data:`SAMPLES` samples of a full-size picture."""
     generator, cells = torch.Generator().manual_seed(0), math.prod(prior.latent_shape[-2:])
@@ -127,8 +112,7 @@ def gradients(method: VIPaint | Sampler) -> frozenset[str]:
 
 
 def rows_together(method: VIPaint | Sampler) -> int:
-    """The largest batch with gradients: chains of the start, walks of the fit, samples."""
+    """The largest batch with gradients."""
     if isinstance(method, Sampler):
         return min(SAMPLES, method.config.batch_size)
-    chains = method.fit.start_chains if method.fit.objective == "bound" else 0
-    return max(chains, method.fit.samples, min(SAMPLES, method.refine.batch_size))
+    return presets.rows_together(method.fit, method.refine, SAMPLES)

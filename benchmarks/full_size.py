@@ -25,24 +25,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.architectures import ARCHITECTURES, DTYPE, Architecture, Network, Row, autoencoder, row, weight_bytes
-from benchmarks.counts import (
-    ON_EMBEDDED,
-    ON_NORMAL,
-    PLAIN,
-    PLAIN_STEPS,
-    SAMPLES,
-    WHOLE,
-    Rows,
-    count_rows,
-    gradients,
-    hole,
-    rows_together,
-)
+from benchmarks.architectures import ARCHITECTURES, DTYPE, Architecture, Network, autoencoder, row, weight_bytes
+from benchmarks.counts import ON_EMBEDDED, ON_NORMAL, WHOLE, count_rows, gradients, hole, rows_together
 from benchmarks.report import RESULTS
 from benchmarks.systems import Sampler, VIPaint
 from nodes.host.tiles import Axis, Layout
 from vipaint_ops import PRESETS, Evaluations
+from vipaint_ops.evaluation.cost import (
+    PLAIN,
+    PLAIN_STEPS,
+    SAMPLES,
+    Costs,
+    Row,
+    Rows,
+    forward_memory,
+    peak_memory,
+    tflop,
+)
 
 
 class Setting(NamedTuple):
@@ -70,14 +69,6 @@ CARD = 11e9
 """Bytes that are free on a card of 12 GB."""
 
 
-class Costs(NamedTuple):
-    """Costs of a row of each network."""
-
-    denoiser: Row
-    decoder: Row
-    encoder: Row
-
-
 def four_tiles(side: int) -> Layout:
     """The layout of four tiles for a latent of ``side`` cells."""
     return Layout(Axis(side, 2), Axis(side, 2))
@@ -96,45 +87,13 @@ def costs(architecture: Architecture, setting: Setting, cache: Cache) -> Costs:
     return Costs(denoiser, row if together else row.tiled(count), encoder)
 
 
-def tflop(rows: Evaluations, costs: Costs, guided: bool) -> float:
-    """Operations of a run in TFLOP; a guided row of the denoiser counts twice, one of the condition alone once."""
-    total = rows.condition_forward * costs.denoiser.forward
-    for name, cost in costs._asdict().items():
-        factor = 2 if guided and name == "denoiser" else 1
-        forward, backward = (getattr(rows, f"{name}_{direction}") for direction in ("forward", "backward"))
-        total += factor * (forward * cost.forward + backward * cost.backward)
-    return total / 1e12
-
-
-def peak_memory(weights: float, costs: Costs, rows: int, guided: bool, taken: frozenset[str]) -> float:
-    """Bytes at the peak of ``rows`` samples with the gradients ``taken`` (:func:`~benchmarks.counts.gradients`).
-
-    For a gradient through both, the graph of the denoiser is kept while the decoder runs backwards, and the decoder's
-    while the denoiser does.
-    """
-    denoised = rows * (2 if guided else 1)
-    decoded = rows if costs.decoder.together else 1
-    if "chain" not in taken:
-        return weights + max(denoised * costs.denoiser.working, decoded * costs.decoder.peak)
-    in_decoder = denoised * costs.denoiser.kept + decoded * costs.decoder.peak
-    in_denoiser = denoised * costs.denoiser.peak + rows * costs.decoder.kept
-    return weights + max(in_decoder, in_denoiser)
-
-
 def fitting(architecture: Architecture, taken: frozenset[str], memory: float, cache: Cache) -> Setting:
     """The first setting in which the gradients of one sample fit into ``memory`` bytes, or the last one."""
     for setting in SETTINGS.values():
         cost = costs(architecture, setting, cache)
-        if peak_memory(cache.weights(architecture), cost, 1, architecture.guided, taken) <= memory:
+        if peak_memory(cache.weights(architecture), cost, 1, architecture.guided, "chain" in taken) <= memory:
             return setting
     return setting
-
-
-def forward_memory(weights: float, costs: Costs, rows: int, guided: bool) -> float:
-    """Bytes at the peak of ``rows`` samples without any gradient."""
-    denoised = rows * (2 if guided else 1)
-    decoded = rows if costs.decoder.together else 1
-    return weights + max(denoised * costs.denoiser.working, decoded * costs.decoder.working)
 
 
 class Cache:
@@ -248,7 +207,7 @@ def memory_table(cache: Cache, taken: frozenset[str], batches: tuple[int, ...] =
         weights, guided = cache.weights(architecture), architecture.guided
         for name, setting in SETTINGS.items():
             cost = costs(architecture, setting, cache)
-            sizes = [peak_memory(weights, cost, rows, guided, taken) for rows in batches]
+            sizes = [peak_memory(weights, cost, rows, guided, "chain" in taken) for rows in batches]
             sizes.append(forward_memory(weights, cost, SAMPLES, guided))
             lines.append([f"{architecture.name}, {name}", *(f"{size / 1e9:.1f}" for size in (weights, *sizes))])
     return table(["peak, GB", "weights", *map(str, batches), f"{SAMPLES} without gradients"], lines)

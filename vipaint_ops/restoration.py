@@ -9,42 +9,176 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from . import samplers
-from .diffusion.prior import DiffusionPrior, SizedPrior
+from .diffusion.prior import DiffusionPrior, Evaluations, SizedPrior
 from .errors import InputError
+from .evaluation.cost import Rows
 from .images.padding import crop_to, pad_observation
 from .inference.progress import Callback
 from .inference.results import SampleResult
 from .measurement.observation import Observation
-from .presets import PRESETS
+from .presets import ALL, GAUSSIAN, MASKS, PRESETS
 from .samplers.config import SamplerConfig
 from .samplers.driver import Sampler
 from .vipaint import HierarchicalPosterior, fit_posterior, sample_posterior
 
 
 class Method(NamedTuple):
-    """A sampler with the class of its settings."""
+    """A sampler with the class of its settings.
+
+    Attributes:
+        title: its name in the literature.
+        observations: that it is defined for, as of a :class:`~vipaint_ops.presets.Preset`.
+        cost: of four samples of a hole, as :class:`~vipaint_ops.presets.Preset` has it.
+        evaluations: rows of that run.
+    """
 
     sample: Sampler[Any]
     config: type[SamplerConfig]
+    title: str
+    source: str
+    observations: str
+    cost: tuple[float, float]
+    evaluations: Evaluations
+
+    @property
+    def rows(self) -> Rows:
+        """Rows of four samples; there is no fit."""
+        return Rows(Evaluations(), self.evaluations)
+
+    def rows_together(self, samples: int) -> int:
+        """The largest batch with gradients, for that many samples."""
+        return min(samples, self.config().batch_size)
 
 
 VIPAINT = "vipaint"
 """The method that fits a posterior before it samples."""
 METHODS: dict[str, Method] = {
-    "blended": Method(samplers.blended, samplers.BlendedConfig),
-    "copaint": Method(samplers.copaint, samplers.CoPaintConfig),
-    "ddnm": Method(samplers.ddnm, samplers.DDNMConfig),
-    "ding": Method(samplers.ding, samplers.DInGConfig),
-    "dps": Method(samplers.dps, samplers.DPSConfig),
-    "kalman": Method(samplers.kalman, samplers.KalmanConfig),
-    "lanpaint": Method(samplers.lanpaint, samplers.LanPaintConfig),
-    "latino": Method(samplers.latino, samplers.LATINOConfig),
-    "pigdm": Method(samplers.pigdm, samplers.PiGDMConfig),
-    "psld": Method(samplers.psld, samplers.PSLDConfig),
-    "red-diff": Method(samplers.red_diff, samplers.RedDiffConfig),
-    "red-diff-v": Method(samplers.red_diff_v, samplers.RedDiffVConfig),
-    "repaint": Method(samplers.repaint, samplers.RePaintConfig),
-    "resample": Method(samplers.resample, samplers.ReSampleConfig),
+    "blended": Method(
+        samplers.blended,
+        samplers.BlendedConfig,
+        "Blended",
+        "Avrahami et al., SIGGRAPH 2023",
+        MASKS,
+        (8.5, 8.7),
+        Evaluations(1000, 0, 4, 0, 1, 0, 0),
+    ),
+    "copaint": Method(
+        samplers.copaint,
+        samplers.CoPaintConfig,
+        "CoPaint",
+        "Zhang et al., ICML 2023",
+        GAUSSIAN,
+        (134.8, 143.8),
+        Evaluations(4000, 2000, 4012, 2000, 1, 0, 0),
+    ),
+    "ddnm": Method(
+        samplers.ddnm,
+        samplers.DDNMConfig,
+        "DDNM+",
+        "Wang et al., ICLR 2023",
+        GAUSSIAN,
+        (11.1, 8.0),
+        Evaluations(400, 0, 404, 0, 406, 0, 0),
+    ),
+    "ding": Method(
+        samplers.ding,
+        samplers.DInGConfig,
+        "DInG",
+        "Moufad et al., 2026",
+        MASKS,
+        (2.1, 2.1),
+        Evaluations(220, 0, 16, 0, 13, 0, 0),
+    ),
+    "dps": Method(
+        samplers.dps,
+        samplers.DPSConfig,
+        "DPS",
+        "Chung et al., ICLR 2023",
+        ALL,
+        (182.5, 220.3),
+        Evaluations(4000, 4000, 4004, 4000, 0, 0, 0),
+    ),
+    "kalman": Method(
+        samplers.kalman,
+        samplers.KalmanConfig,
+        "Kalman",
+        "Boys et al., 2023",
+        ALL,
+        (5.1, 4.2),
+        Evaluations(128, 0, 161, 24, 2, 0, 368),
+    ),
+    "lanpaint": Method(
+        samplers.lanpaint,
+        samplers.LanPaintConfig,
+        "LanPaint",
+        "Zheng et al., 2025",
+        MASKS,
+        (4.0, 3.9),
+        Evaluations(436, 0, 16, 0, 13, 0, 0),
+    ),
+    "latino": Method(
+        samplers.latino,
+        samplers.LATINOConfig,
+        "LATINO",
+        "Spagnoletti et al., 2025",
+        GAUSSIAN,
+        (3.4, 3.0),
+        Evaluations(256, 0, 68, 0, 64, 0, 0),
+    ),
+    "pigdm": Method(
+        samplers.pigdm,
+        samplers.PiGDMConfig,
+        "PiGDM",
+        "Song et al., ICLR 2023",
+        ALL,
+        (23.6, 25.3),
+        Evaluations(400, 400, 804, 400, 0, 0, 0),
+    ),
+    "psld": Method(
+        samplers.psld,
+        samplers.PSLDConfig,
+        "PSLD",
+        "Rout et al., NeurIPS 2023",
+        GAUSSIAN,
+        (230.6, 247.3),
+        Evaluations(4000, 4000, 4004, 4000, 4000, 4000, 0),
+    ),
+    "red-diff": Method(
+        samplers.red_diff,
+        samplers.RedDiffConfig,
+        "RED-diff",
+        "Mardani et al., ICLR 2024",
+        GAUSSIAN,
+        (140.8, 148.2),
+        Evaluations(4000, 0, 4004, 4000, 1, 0, 0),
+    ),
+    "red-diff-v": Method(
+        samplers.red_diff_v,
+        samplers.RedDiffVConfig,
+        "RED-diff V",
+        "control of VIPaint, 2024",
+        GAUSSIAN,
+        (140.8, 148.2),
+        Evaluations(4000, 0, 4004, 4000, 1, 0, 0),
+    ),
+    "repaint": Method(
+        samplers.repaint,
+        samplers.RePaintConfig,
+        "RePaint",
+        "Lugmayr et al., CVPR 2022",
+        MASKS,
+        (81.6, 83.3),
+        Evaluations(9640, 0, 4, 0, 1, 0, 0),
+    ),
+    "resample": Method(
+        samplers.resample,
+        samplers.ReSampleConfig,
+        "ReSample",
+        "Song et al., ICLR 2024",
+        GAUSSIAN,
+        (125.5, 145.6),
+        Evaluations(2660, 2000, 3093, 3021, 68, 0, 0),
+    ),
 }
 """The methods of other papers, by name."""
 

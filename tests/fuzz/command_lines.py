@@ -40,7 +40,7 @@ _RESULT = re.compile(
     r"(sample_\d{2,}|samples_(mean|spread|different)|sheet|fit|keypoints|degraded(_mask|_kernel)?)\.png"
     r"|posterior(_\d+)?\.safetensors|metrics\.json"
 )
-_COMMANDS = ("demo", "inpaint", "inpaint", "deblur", "upscale", "fit", "sample", "sample", "degrade", "compare")
+_COMMANDS = ("demo", "inpaint", "inpaint", "deblur", "upscale", "fit", "sample", "sample", "degrade", "compare", "info")
 _QUICK = {"iterations": "012", "steps": "234", "samples": "12", "particles": "12", "keypoints": ["0.6,0.4", "0.5"]}
 _QUICK |= {"first": "019", "factor": "24", "kernel_size": "37", "feather": "05", "set": ["eta=0.5", "noisy=true"]}
 _SETTINGS = (
@@ -107,7 +107,7 @@ def commands(seed: int) -> Case:
     for option in rng.sample(choices, k=rng.choice([0, 0, 1, 1, 2, 3])):
         given[option] = _odd(known[option], rng)
     words = [_word(known[option], value) for option, value in given.items() if value is not None]
-    words += ["@/inputs/scene.png"] if name == "compare" else []
+    words += _positional(name, rng)
     rng.shuffle(words)
     if rng.random() < 0.03:
         words.append(rng.choice(["--spam", "spam", "--out", "--", ""]))
@@ -165,6 +165,12 @@ def _sane(name: str, state: str, rng: random.Random) -> dict[str, str | None]:
         "overwrite": "" if rng.random() < 0.5 else None,
         **{option: rng.choice(_QUICK[option]) for option in ("iterations", "steps", "samples", "keypoints")},
     }
+
+
+def _positional(name: str, rng: random.Random) -> list[str]:
+    """The words without an option: pictures to compare, or a checkpoint to describe."""
+    plain = {"compare": "scene.png", "info": "tiny.safetensors"}.get(name)
+    return [f"@/inputs/{rng.choice([plain, plain, *_FILES])}"] if plain else []
 
 
 def _odd(action: argparse.Action, rng: random.Random) -> str | None:
@@ -284,7 +290,7 @@ def _changes(before: dict[Path, Any], after: dict[Path, Any]) -> str:
 def _results(options: argparse.Namespace, base: Path, before: dict[Path, Any], replaceable: set[Path]) -> str:
     """What is wrong with the files of a run that succeeded; "ok" if nothing is."""
     fits = options.command == "fit"
-    if not fits and options.out is None:
+    if not fits and getattr(options, "out", None) is None:
         return "left files" if _content(base) != before else "ok"
     place = base / "cwd" / (Path(options.posterior) if fits else Path(options.out))
     folder = (place.parent if fits else place).resolve()

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from benchmarks import full_size
-from benchmarks.architectures import UNET_BLOCKS, Architecture, Network, Row, autoencoder, recompute, row, trace
-from benchmarks.counts import WHOLE
-from benchmarks.full_size import Cache, Costs, four_tiles, peak_memory, tflop
+from benchmarks.architectures import UNET_BLOCKS, Architecture, Network, autoencoder, row
+from benchmarks.full_size import Cache, four_tiles
 from vipaint_ops import Evaluations
+from vipaint_ops.evaluation.cost import Costs, Row, peak_memory, recompute, tflop, trace
 
 SMALL = {
     "block_out_channels": (8, 8), "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -134,16 +134,13 @@ def test_guidance_doubles_all_rows_but_those_of_the_condition_alone(guided, expe
     assert tflop(rows, ONE, guided) == pytest.approx(expected)
 
 
-DECODER = frozenset({"decoder"})
-
-
 def test_peak_memory_holds_both_graphs_of_a_chain_and_else_the_larger_one():
-    assert peak_memory(1000, ONE, 1, False, WHOLE) == 1000 + 100 + 250
-    assert peak_memory(1000, ONE, 2, True, WHOLE) == 1000 + 2 * 2 * 100 + 2 * 250
-    assert peak_memory(1000, ONE, 2, True, DECODER) == 1000 + 2 * 250
+    assert peak_memory(1000, ONE, 1, False, chain=True) == 1000 + 100 + 250
+    assert peak_memory(1000, ONE, 2, True, chain=True) == 1000 + 2 * 2 * 100 + 2 * 250
+    assert peak_memory(1000, ONE, 2, True, chain=False) == 1000 + 2 * 250
     tiled = ONE._replace(decoder=ONE.decoder.tiled(9))
-    assert peak_memory(1000, tiled, 4, False, WHOLE) == 1000 + 4 * 100 + 250
-    assert peak_memory(1000, tiled, 40, True, DECODER) == 1000 + 80 * 10
+    assert peak_memory(1000, tiled, 4, False, chain=True) == 1000 + 4 * 100 + 250
+    assert peak_memory(1000, tiled, 40, True, chain=False) == 1000 + 80 * 10
 
 
 def test_tiles_are_those_of_the_host():

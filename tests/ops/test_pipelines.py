@@ -258,7 +258,7 @@ def test_a_single_file_without_its_configuration_is_refused_and_nothing_is_downl
         from_pipeline(tmp_path / "m.safetensors")
 
 
-def test_a_corrupt_or_hostile_file_is_refused_without_running_it(folder, tmp_path, offline):
+def test_a_corrupt_or_hostile_file_is_refused_without_running_it(text_folder, tmp_path, offline):
     class Hostile:
         def __reduce__(self):
             return (open, (str(tmp_path / "executed"), "w"))
@@ -266,7 +266,13 @@ def test_a_corrupt_or_hostile_file_is_refused_without_running_it(folder, tmp_pat
     torch.save({"state_dict": Hostile()}, tmp_path / "hostile.ckpt")
     (tmp_path / "corrupt.safetensors").write_bytes(b"\xff" * 64)
     for name in ("hostile.ckpt", "corrupt.safetensors"):
-        for config in (None, folder):
+        for config in (None, text_folder):
             with pytest.raises(InputError, match="cannot be loaded"):
                 from_pipeline(tmp_path / name, config=config)
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_pipeline_without_a_form_of_one_file_is_refused(folder, tmp_path, offline):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="LDMPipeline has no form of a single file: give a diffusers folder"):
+        from_pipeline(tmp_path / "model.safetensors", config=folder)

@@ -28,6 +28,8 @@ from .batch import batch
 from .claim import claimed
 from .degradations import degradation, known_pixels, likelihood, read_mask
 from .evaluate import compare, degrade
+from .info import info
+from .methods import methods
 from .models import device_of, load_prior, uses_embedded
 from .output import PosteriorFile, ResultFolder, check_writable
 from .results import Restored, least_size, results
@@ -95,6 +97,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "degrade": degrade,
     "compare": compare,
     "batch": batch,
+    "methods": methods,
+    "info": info,
 }
 
 

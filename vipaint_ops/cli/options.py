@@ -220,6 +220,51 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        metavar="CHECKPOINT",
+        help="a diffusers folder or a .safetensors or .ckpt file (default: embedded model)",
+    )
+    parser.add_argument(
+        "--prior-config", metavar="FOLDER", help="for a single-file checkpoint: a diffusers folder of its model family"
+    )
+    parser.add_argument(
+        "--check-gradients",
+        action="store_true",
+        help="load the model in float32, and compare its gradients with a finite difference",
+    )
+    parser.add_argument("--device", default="auto", help="for --check-gradients: auto, cpu, cuda, cuda:1, mps")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The run whose cost is computed."""
+    from ..presets import PRESETS
+    from ..restoration import METHODS
+
+    group = parser.add_argument_group("run")
+    group.add_argument(
+        "--size", type=size, metavar="HEIGHTxWIDTH", help="of the picture in pixels (default: that of the model)"
+    )
+    group.add_argument("--samples", type=integer(1, 10_000), default=4, help="number of pictures")
+    group.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="precision of the networks (default: that of the file)",
+    )
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--preset", choices=[name.replace(" ", "-") for name in PRESETS], help="this preset alone")
+    one.add_argument("--method", choices=list(METHODS), help="this method alone")
+
+
+def size(words: str) -> tuple[int, int]:
+    height, cross, width = words.partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal() and 0 < int(height) < 10**5 > int(width) > 0):
+        raise argparse.ArgumentTypeError(f"{words!r} is not HEIGHTxWIDTH in pixels, such as 512x768")
+    return int(height), int(width)
+
+
 def integer(low: int, high: int = 10**6) -> Callable[[str], int]:
     """The type of whole numbers from ``low`` to ``high``."""
 

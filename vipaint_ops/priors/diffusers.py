@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, missing_package
-from .networks import adapted
+from .networks import adapted, overflows
 from .pipelines import load_pipeline
 from .prompts import Conditions as Conditions
 from .prompts import Prompts, check_finite, encoded_conditions
@@ -64,7 +64,7 @@ class DiffusersPrior:
         ]
         self.picture_factor = self._autoencoder.picture_factor
         """Side of a picture / side of its latent."""
-        self.picture_multiple = self.picture_factor * self._denoiser.multiple
+        self.picture_multiple = self._denoiser.picture_multiple
         """Both sides of a picture must be multiples of this."""
         self._resize(*self._denoiser.side)
         self.identity = f"{type(denoiser).__name__}+{type(autoencoder).__name__} {_fingerprint(denoiser, autoencoder)}"
@@ -77,14 +77,8 @@ class DiffusersPrior:
         Raises:
             InputError: a side is not a multiple of ``picture_multiple``, or too large for the model's position table.
         """
-        multiple = self.picture_multiple
-        if height % multiple or width % multiple:
-            raise InputError(f"picture is {height}x{width}; this model needs sides that are multiples of {multiple}")
-        largest = self._denoiser.largest * self.picture_factor
-        if max(height, width) > largest:
-            raise InputError(f"picture is {height}x{width}; this model takes sides up to {largest} pixels")
         other = copy.copy(self)
-        other._resize(height // self.picture_factor, width // self.picture_factor)
+        other._resize(*self._denoiser.latent_sides(height, width))
         return other
 
     def _resize(self, height: int, width: int) -> None:
@@ -218,7 +212,7 @@ def _prior_of(pipeline: Any, lacking: list[str], prompts: Prompts, device: torch
     for network in (denoiser, autoencoder):
         check_finite(type(network).__name__, network.state_dict())
     training = training_of(pipeline.scheduler)
-    if autoencoder.config.get("force_upcast") and autoencoder.dtype == torch.float16:
+    if overflows(autoencoder, autoencoder.dtype):
         autoencoder = copy.deepcopy(autoencoder).float()
     return DiffusersPrior(denoiser.to(device), autoencoder.to(device), training, conditions)
 

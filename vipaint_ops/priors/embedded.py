@@ -41,8 +41,7 @@ def load_embedded_prior(
     file = read_embedded(path)
     try:
         networks = _build(file, dtype)
-        training = Training(NoiseSchedule.scaled_linear(**file.schedule), file.prediction_type, file.schedule["steps"])
-        prior = DiffusersPrior(networks["denoiser"].to(device), networks["autoencoder"].to(device), training)
+        prior = DiffusersPrior(networks["denoiser"].to(device), networks["autoencoder"].to(device), training_in(file))
     except torch.OutOfMemoryError:
         raise
     except ModuleNotFoundError as error:
@@ -55,14 +54,23 @@ def load_embedded_prior(
 
 def _build(file: EmbeddedFile, dtype: torch.dtype) -> dict[str, nn.Module]:
     """Both networks with their weights. They are built without storage, so that a wrong size takes no memory."""
-    from diffusers import AutoencoderKL, UNet2DModel
-
-    networks: dict[str, nn.Module] = {}
-    kinds: dict[str, Any] = {"autoencoder": AutoencoderKL, "denoiser": UNet2DModel}
-    for name, kind in kinds.items():
+    networks = empty_networks(file)
+    for name, network in networks.items():
         prefix = name + "."
         weights = {k.removeprefix(prefix): v.to(dtype) for k, v in file.tensors.items() if k.startswith(prefix)}
-        with torch.device("meta"):
-            networks[name] = kind(**file.networks[name])
-        networks[name].load_state_dict(weights, assign=True)
+        network.load_state_dict(weights, assign=True)
     return networks
+
+
+def empty_networks(file: EmbeddedFile) -> dict[str, nn.Module]:
+    """``denoiser`` and ``autoencoder`` on the meta device."""
+    from diffusers import AutoencoderKL, UNet2DModel
+
+    kinds: dict[str, Any] = {"autoencoder": AutoencoderKL, "denoiser": UNet2DModel}
+    with torch.device("meta"):
+        return {name: kind(**file.networks[name]) for name, kind in kinds.items()}
+
+
+def training_in(file: EmbeddedFile) -> Training:
+    """The parametrisation of the denoiser."""
+    return Training(NoiseSchedule.scaled_linear(**file.schedule), file.prediction_type, file.schedule["steps"])

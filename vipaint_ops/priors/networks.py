@@ -35,6 +35,8 @@ class Denoiser:
     autoencoder = "AutoencoderKL"
     largest: float = math.inf
     takes_text = True
+    tokens = 77
+    """Of a prompt, for estimates of cost."""
 
     def __init__(self, network: nn.Module, picture_factor: int):
         self.network: Any = network
@@ -46,6 +48,38 @@ class Denoiser:
     @property
     def multiple(self) -> int:
         return int(self.config["patch_size"])
+
+    @property
+    def picture_multiple(self) -> int:
+        """Sides of a picture must be multiples of this."""
+        return self.picture_factor * self.multiple
+
+    def latent_sides(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the latent of a picture.
+
+        Raises:
+            InputError: a side is not a multiple of ``picture_multiple``, or too large for the model's position table.
+        """
+        multiple, largest = self.picture_multiple, self.largest * self.picture_factor
+        if height % multiple or width % multiple:
+            raise InputError(f"picture is {height}x{width}; this model needs sides that are multiples of {multiple}")
+        if max(height, width) > largest:
+            raise InputError(f"picture is {height}x{width}; this model takes sides up to {largest} pixels")
+        return height // self.picture_factor, width // self.picture_factor
+
+    @property
+    def usually_guided(self) -> bool:
+        """Whether the model is made for classifier-free guidance, with two rows a prediction."""
+        return self.takes_text
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the conditioning of a usual prompt."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "encoder_hidden_states": (1, self.tokens, self.config["joint_attention_dim"])
+        }
+        if "pooled_projection_dim" in self.config:
+            shapes["pooled_projections"] = (1, self.config["pooled_projection_dim"])
+        return shapes
 
     def __call__(self, z: Tensor, timestep: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         """The network's output for latents ``z`` at ``timestep``, in training steps."""
@@ -65,6 +99,9 @@ class _UNet(Denoiser):
 class _PlainUNet(_UNet):
     takes_text = False
 
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {}
+
 
 class _TextUNet(_UNet):
     def __init__(self, network: nn.Module, picture_factor: int):
@@ -72,6 +109,18 @@ class _TextUNet(_UNet):
         blocks = (self.config["mid_block_type"], *self.config["down_block_types"], *self.config["up_block_types"])
         attends = any("CrossAttn" in str(block) for block in blocks)
         self.takes_text = attends or bool(self.config.get("addition_embed_type"))
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        config = self.config
+        if not self.takes_text:
+            return {}
+        shapes: dict[str, tuple[int, ...]] = {
+            "encoder_hidden_states": (1, self.tokens, config["encoder_hid_dim"] or config["cross_attention_dim"])
+        }
+        if config["addition_embed_type"] == "text_time":
+            times = 6 * config["addition_time_embed_dim"]
+            shapes["text_embeds"] = (1, config["projection_class_embeddings_input_dim"] - times)
+        return shapes
 
     def __call__(self, z: Tensor, timestep: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         arguments: dict[str, Any] = dict(conditioning) if self.takes_text else {"encoder_hidden_states": None}
@@ -83,6 +132,8 @@ class _TextUNet(_UNet):
 
 
 class _SD3(Denoiser):
+    tokens = 77 + 256
+
     def __init__(self, network: nn.Module, picture_factor: int):
         super().__init__(network, picture_factor)
         self.largest = self.config["pos_embed_max_size"] * self.multiple
@@ -111,6 +162,12 @@ class _Packed(Denoiser):
 
 
 class _Flux(_Packed):
+    tokens = 512
+    usually_guided = False
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        return super().text_shapes() | ({"guidance": (1,)} if self.config["guidance_embeds"] else {})
+
     def _places(self, rows: int, height: int, width: int, conditioning: dict[str, Tensor]) -> dict[str, Any]:
         text = conditioning["encoder_hidden_states"]
         ids = torch.zeros(height, width, 3, device=text.device)
@@ -121,6 +178,7 @@ class _Flux(_Packed):
 
 class _QwenImage(_Packed):
     autoencoder = "AutoencoderKLQwenImage"
+    tokens = 128
 
     def _places(self, rows: int, height: int, width: int, conditioning: dict[str, Tensor]) -> dict[str, Any]:
         return {"img_shapes": [[(1, height, width)]] * rows}
@@ -196,6 +254,11 @@ _DENOISERS: dict[str, type[Denoiser]] = {
     "QwenImageTransformer2DModel": _QwenImage,
 }
 _AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": Autoencoder, "AutoencoderKLQwenImage": _VideoAutoencoder}
+
+
+def overflows(autoencoder: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether an autoencoder is to be run in float32 where ``dtype`` is asked for."""
+    return bool(config_of(autoencoder).get("force_upcast")) and dtype == torch.float16
 
 
 def adapted(denoiser: nn.Module, autoencoder: nn.Module) -> tuple[Denoiser, Autoencoder]:

@@ -30,7 +30,7 @@ def load_pipeline(path: Path, dtype: torch.dtype, config: str | Path | None) -> 
 
 
 def _load_folder(path: Path, dtype: torch.dtype) -> tuple[Any, list[str]]:
-    index = _read_index(path)
+    index = pipeline_index(path)
     kind = _pipeline_class(path, index)
     listed = {name: part for name, part in index.items() if isinstance(part, list) and all(part)}
     present = {name for name in listed if (path / name).is_dir() and name not in _UNUSED}
@@ -45,7 +45,12 @@ def _load_folder(path: Path, dtype: torch.dtype) -> tuple[Any, list[str]]:
     return pipeline, [name for name in listed if name not in present and name not in _UNUSED]
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def pipeline_index(folder: Path) -> dict[str, Any]:
+    """The list of the parts of a pipeline.
+
+    Raises:
+        InputError: it is missing or broken, or names code of its own.
+    """
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -76,9 +81,19 @@ def _class(folder: Path, library: str, name: str) -> Any:
     return found
 
 
+def network_class(folder: Path, part: Any) -> Any:
+    """The class of an entry of the list of parts.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if not isinstance(part, list) or len(part) != 2 or not all(part):
+        raise InputError(f"{str(folder)!r} lists no class for one of its networks: download the model again")
+    return _class(folder, *part)
+
+
 def _network(folder: Path, part: list[str], dtype: torch.dtype) -> Any:
-    library, name = part
-    kind = _class(folder, library, name)
+    name, kind = part[1], network_class(folder, part)
     plain = [file for file in folder.glob("*.safetensors") if ".fp16." not in file.name]
     variant = "fp16" if not plain and any(folder.glob("*.fp16.*")) else None
     network, info = kind.from_pretrained(
@@ -91,11 +106,22 @@ def _network(folder: Path, part: list[str], dtype: torch.dtype) -> Any:
     return network
 
 
-def _load_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any:
+def config_folder(path: Path, config: str | Path | None) -> Path:
+    """The folder with the configuration of a single-file checkpoint: ``config``, or one of the Hugging Face cache.
+
+    Raises:
+        InputError: the file is none, or the cache has no configuration for it.
+    """
     if path.suffix not in (".safetensors", ".ckpt"):
         raise InputError(f"prior {str(path)!r} is neither a folder nor a .safetensors or .ckpt file")
-    folder = _cached_config(path) if config is None else Path(config)
-    kind = _pipeline_class(folder, _read_index(folder))
+    return _cached_config(path) if config is None else Path(config)
+
+
+def _load_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any:
+    folder = config_folder(path, config)
+    kind = _pipeline_class(folder, pipeline_index(folder))
+    if not hasattr(kind, "from_single_file"):
+        raise InputError(f"a {kind.__name__} has no form of a single file: give a diffusers folder")
     return kind.from_single_file(str(path), config=str(folder), torch_dtype=dtype, local_files_only=True)
 
 
