@@ -10,21 +10,26 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from diffusers import DDPMScheduler, LDMPipeline
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.ops.conftest import scene
+from tests.ops.conftest import scene, tiny_networks
 from vipaint_ops.cli import batch as batch_module
+from vipaint_ops.cli import kept, models
 from vipaint_ops.cli.batch import run_items
 from vipaint_ops.cli.items import Item
 from vipaint_ops.cli.main import main
-from vipaint_ops.cli.workers import Outcome, run_item
+from vipaint_ops.cli.workers import LocalWorker, Outcome, run_item
 from vipaint_ops.images.pictures import save_image
+from vipaint_ops.priors.pipelines import load_pipeline
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--white", "fill", "--device", "cpu", "--steps", "2", "--samples", "1"]
@@ -305,11 +310,20 @@ def test_a_parquet_table_is_as_one_of_text(alone, pictures, quick, inline, tmp_p
     assert digests(tmp_path / "out") == {name: value for name, value in digests(alone).items() if name[0] in "ab"}
 
 
-def test_damaged_parquet_ends_in_one_line(tmp_path, capsys):
-    (tmp_path / "a.parquet").write_bytes(b"PAR1 no more")
-    assert main(["batch", str(tmp_path / "a.parquet"), "--out", str(tmp_path / "out")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "pyarrow" in line or "cannot be read as Parquet" in line
+def test_a_worker_loads_a_model_once(pictures, inline, tmp_path, monkeypatch):
+    denoiser, autoencoder = tiny_networks()
+    scheduler = DDPMScheduler(prediction_type="v_prediction")
+    LDMPipeline(vqvae=autoencoder, unet=denoiser, scheduler=scheduler).save_pretrained(tmp_path / "model")
+    loads = []
+    monkeypatch.setattr(models, "load_pipeline", lambda *given: loads.append(given) or load_pipeline(*given))
+    command = ["batch", write_table(pictures / "two.csv", [row("a"), row("b")]), "--out"]
+    options = ["--", *QUICK, "--prior", str(tmp_path / "model")]
+    assert main([*command, str(tmp_path / "each"), *options]) == 0
+    assert len(loads) == 2
+    monkeypatch.setattr(kept, "_kept", {})
+    assert main([*command, str(tmp_path / "once"), *options]) == 0
+    assert len(loads) == 3
+    assert digests(tmp_path / "once") == digests(tmp_path / "each")
 
 
 class Scripted:
@@ -358,54 +372,18 @@ def test_every_item_gets_one_outcome_whatever_happens_to_workers(scripts, count,
         assert status in (0, 2) or attempts == retries + 1
 
 
+def test_a_process_that_ends_between_two_items_is_a_failed_attempt():
+    def submit(*_):
+        raise BrokenProcessPool("it ended")
+
+    worker = LocalWorker(1, "")
+    worker._pool = SimpleNamespace(submit=submit)
+    assert isinstance(worker.submit(()).exception(), BrokenProcessPool)
+
+
 def test_workers_that_cannot_start_are_left_out_or_end_the_batch():
     items, seen = [Item(name, (name,)) for name in "ab"], []
     run_items(items, [Scripted([], starts=False), Scripted([])], 0, lambda item, *_: seen.append(item.name))
     assert seen == ["a", "b"]
     with pytest.raises(ValueError, match="no worker can start: it ended"):
         run_items(items, [Scripted([], starts=False)], 0, lambda *_: None)
-
-
-def cells(**given):
-    """A table of one row, as text."""
-    return f"{','.join(given)}\n{','.join(given.values())}\n".encode()
-
-
-GOOD = {"image": "photos/a.png", "mask": "masks/a.png"}
-BAD_TABLES = {
-    "empty": (b"", "has no rows"),
-    "header": (b"image,mask\n", "has no rows"),
-    "no mask": (cells(image="photos/a.png"), "required: --mask"),
-    "no image": (cells(mask="masks/a.png"), "required: --image"),
-    "no file": (cells(**GOOD | {"image": "photos/none.png"}), "photos/none.png' does not exist"),
-    "unknown": (cells(**GOOD, promt="a"), "column 'promt' is none of angle, "),
-    "semicolons": (b"image;mask\nphotos/a.png;masks/a.png\n", "column 'image;mask' is none of "),
-    "out": (cells(**GOOD, out="elsewhere"), "column 'out' is none of "),
-    "twice": (b"image,mask,noise-std,noise_std\na,b,1,1\n", "has the column 'noise_std' twice"),
-    "NaN": (cells(**GOOD, noise_std="nan"), "nan is not a finite number"),
-    "number": (cells(**GOOD, samples="many"), "invalid integer value: 'many'"),
-    "flag": (cells(**GOOD, invert_mask="maybe"), "invert_mask is 'maybe'; it must be true or false"),
-    "command": (cells(**GOOD, command="batch"), "command 'batch' is none of inpaint, deblur, upscale, sample, degrade"),
-    "option": (cells(**GOOD, posterior="photos/a.png"), "inpaint has no --posterior"),
-    "names": (b"image,mask,name\na,b,x\na,b,X\n", "name 'x' is given to more than one item"),
-    "cells": (b"image,mask\na,b,c\n", "line 2 has 3 cells and the header 2"),
-    "quote": (b'image,mask\n"a,b\n', "line 2: "),
-    "Latin-1": (b"image,mask\n\xe4,b\n", "is no UTF-8 text"),
-    "UTF-16": ("image,mask\na,b\n".encode("utf-16"), "is no UTF-8 text"),
-    "NUL": (cells(**GOOD | {"mask": "\0"}), ""),
-} | {
-    f"name {name!r}": (cells(**GOOD, name=name), "does not suit a folder")
-    for name in ("..", "../a", "/a", "a/b", "a\\b", ".a", "a.", "-a", "a\tb", "x" * 201)
-}
-
-
-@pytest.mark.parametrize("kind", BAD_TABLES)
-def test_a_table_without_a_usable_row_ends_in_one_line(kind, pictures, tmp_path, capsys):
-    content, message = BAD_TABLES[kind]
-    table = pictures / "bad.csv"
-    table.write_bytes(content)
-    assert main(["batch", str(table), "--out", str(tmp_path / "out")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("vipaint: error: ")
-    assert message in line
-    assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ def batch(options: argparse.Namespace) -> int:
     """
     output = _BatchFolder(options)
     check_writable(output)
-    items = read_items(options)
+    items, workers = read_items(options), _workers(options)
     with claimed(output, 0):
         manifest, counts = Manifest(output.folder), Counter[bool]()
         bar = tqdm(total=len(items), unit="item", disable=None)
@@ -69,7 +70,7 @@ def batch(options: argparse.Namespace) -> int:
                 for item in items:
                     if item.refusal:
                         report(item, Outcome(2, item.refusal, [], 0.0, False), 0)
-                run_items([item for item in items if not item.refusal], _workers(options), options.retries, report)
+                run_items([item for item in items if not item.refusal], workers, options.retries, report)
         except Stopped as stopped:
             stopped.left = f"{counts[True]} of {len(items)} items are done; run the same command again to go on"
             raise
@@ -87,7 +88,8 @@ def _workers(options: argparse.Namespace) -> Sequence[Worker]:
     resources = connect(options.ray)
     with_gpu = int(resources.get("GPU", 0))
     count = options.workers or with_gpu or int(resources.get("CPU", 1)) // options.threads or 1
-    return [RayWorker(options.threads, min(with_gpu, 1)) for _ in range(count)]
+    share = 1 / math.ceil(count / with_gpu) if with_gpu else 0
+    return [RayWorker(options.threads, share) for _ in range(count)]
 
 
 def run_items(items: list[Item], workers: Sequence[Worker], retries: int, report: Report) -> None:

@@ -16,10 +16,10 @@ class RayWorker:
 
     Args:
         cpus: CPUs and threads of torch that the actor takes.
-        gpus: GPUs that it takes.
+        gpus: part of a GPU that it takes.
     """
 
-    def __init__(self, cpus: int, gpus: int):
+    def __init__(self, cpus: int, gpus: float):
         self._cpus, self._gpus = cpus, gpus
         self._actor: Any = None
 
@@ -79,7 +79,13 @@ def connect(address: str) -> dict[str, float]:
             "package 'ray' is missing, which --ray uses: run pip install '.[ray]' in the folder of this project"
         ) from error
     try:
-        ray.init(address or None, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address or None,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            ignore_reinit_error=True,
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"--ray {address!r}: no cluster to join: {' '.join(str(error).split())[:300]}") from error
     resources: dict[str, float] = ray.cluster_resources()

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from multiprocessing.connection import wait
 from typing import NamedTuple, Protocol
@@ -91,7 +91,11 @@ class LocalWorker:
     def submit(self, arguments: tuple[str, ...]) -> Future[Outcome]:
         """See :class:`Worker`."""
         assert self._pool is not None
-        self._running = self._pool.submit(run_item, arguments)
+        try:
+            self._running = self._pool.submit(run_item, arguments)
+        except BrokenExecutor as error:  # the process has ended between two items
+            self._running = Future()
+            self._running.set_exception(error)
         return self._running
 
     def stop(self) -> None:
