@@ -183,3 +183,11 @@ def test_a_kernel_larger_than_the_picture_is_refused(use):
         getattr(GaussianBlur(), use)(torch.zeros(1, 3, 64, 48))
     with pytest.raises(InputError, match="61x61"):
         GaussianBlur().picture_size((60, 100))
+
+
+@pytest.mark.parametrize("std", [5e-324, 1e-300, 1e30, 1.7e308])
+def test_a_gaussian_of_any_width_is_a_kernel(std):
+    """From a point to the mean of the whole kernel."""
+    kernel = GaussianBlur(9, std).kernel
+    assert kernel.sum().item() == pytest.approx(1)
+    assert kernel[4, 4].item() == pytest.approx(1 if std < 1 else 1 / 81)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 
 import torch
 from torch import Tensor
@@ -12,6 +11,9 @@ from ..errors import InputError
 from ..operators import Operator
 from ..operators.base import working_dtype
 from .likelihood import Gaussian, Likelihood
+
+MOST_NOISE = 1e6
+"""Largest noise level: of more, squares lose the picture in float32."""
 
 
 class Observation:
@@ -37,8 +39,11 @@ class Observation:
             raise InputError(f"y holds {len(y)} observations; give one at a time, as a batch of one")
         if not y.isfinite().all():
             raise InputError("y contains NaN or infinite values")
-        if not (math.isfinite(noise_std) and noise_std > 0):
-            raise InputError(f"noise_std is {noise_std}; it must be positive (0.02 suits a clean 8-bit picture)")
+        if not 0 < noise_std <= MOST_NOISE:
+            raise InputError(
+                f"noise_std is {noise_std}; it must be positive and at most {MOST_NOISE:g} (0.02 suits a clean 8-bit "
+                "picture)"
+            )
         # Refuses measurements of a size that the operator does not give.
         dtype = working_dtype(y.dtype)
         operator.to(y.device, dtype).adjoint(y.to(dtype))

@@ -104,8 +104,8 @@ class GaussianBlur(Blur):
         if not (math.isfinite(std) and std > 0):
             raise InputError(f"std is {std}; it must be positive")
         offsets = centred(kernel_size)
-        reach = int(4 * std + 0.5)
-        weights = torch.where(offsets.abs() <= reach, torch.exp(-(offsets**2) / (2 * std**2)), 0.0)
+        reach = int(min(4 * std + 0.5, kernel_size))
+        weights = torch.where(offsets.abs() <= reach, torch.exp(-((offsets / std) ** 2) / 2), 0.0)
         weights = weights / weights.sum()
         super().__init__(torch.outer(weights, weights))
 
