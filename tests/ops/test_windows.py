@@ -263,6 +263,8 @@ def test_what_does_not_fit_is_refused():
     almost_all = hole(torch.ones(1, 1, 400, 400), 0, 1, 400, 399)
     with pytest.raises(InputError, match="observes nothing in the window of 400x400"):
         crop(noise(almost_all), almost_all, find_windows(almost_all, NATIVE)[0])
+    with pytest.raises(InputError, match="size is 10000000000000; it must be at least 16 and at most 16384"):
+        WindowConfig(size=10**13)
     with pytest.raises(InputError, match="context is -1"):
         WindowConfig(context=-1)
 
