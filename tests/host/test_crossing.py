@@ -14,10 +14,10 @@ NOISE = ["--noise-std", "0.05"]
 
 @pytest.fixture
 def files(tmp_path, scene):
-    """The picture and its mask, white where it is known, as arguments of the command."""
+    """The picture and its mask, white where it is to be painted, as arguments of the command."""
     Image.fromarray(scene).save(tmp_path / "scene.png")
-    Image.fromarray(np.where(right_half(scene), 0, 255).astype(np.uint8)).save(tmp_path / "mask.png")
-    return ["--image", str(tmp_path / "scene.png"), "--mask", str(tmp_path / "mask.png")]
+    Image.fromarray(np.where(right_half(scene), 255, 0).astype(np.uint8)).save(tmp_path / "mask.png")
+    return ["--image", str(tmp_path / "scene.png"), "--mask", str(tmp_path / "mask.png"), "--white", "fill"]
 
 
 @pytest.fixture

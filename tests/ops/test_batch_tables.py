@@ -89,6 +89,20 @@ def test_a_table_without_a_usable_row_ends_in_one_line(kind, pictures, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("nowhere", "is no address"), ("host:99999999", "is no address"), ("127.0.0.1:1", "nothing answers there")],
+)
+def test_a_wrong_cluster_ends_in_one_line(address, message, pictures, tmp_path, capsys):
+    table = pictures / "good.csv"
+    table.write_bytes(cells(**GOOD))
+    assert main(["batch", str(table), "--out", str(tmp_path / "out"), f"--ray={address}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--ray '{address}'" in line
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
 def items_of(content, folder, *options):
     (folder / "table.csv").write_bytes(content)
     return read_items(build_parser().parse_args(["batch", str(folder / "table.csv"), "--out", "out", *options]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from concurrent.futures import Future
 from typing import Any
 
@@ -61,6 +62,10 @@ class _Actor:
         return run_item(arguments)
 
 
+_SECONDS = 10
+"""Until an address counts as one where nothing answers. Ray itself waits for minutes."""
+
+
 def connect(address: str) -> dict[str, float]:
     """Join the cluster, and return its resources.
 
@@ -69,8 +74,10 @@ def connect(address: str) -> dict[str, float]:
             one on this machine for the time of the batch.
 
     Raises:
-        InputError: Ray is not installed, or there is no cluster at the address.
+        InputError: Ray is not installed, or nothing answers at the address.
     """
+    if address not in ("", "auto", "local"):
+        _check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send statistics to its makers
     try:
         import ray
@@ -90,3 +97,13 @@ def connect(address: str) -> dict[str, float]:
         raise InputError(f"--ray {address!r}: no cluster to join: {' '.join(str(error).split())[:300]}") from error
     resources: dict[str, float] = ray.cluster_resources()
     return resources
+
+
+def _check_address(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal() and int(port) < 2**16):
+        raise InputError(f"--ray {address!r} is no address: give HOST:PORT, ray://HOST:PORT, auto or local")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+    except OSError as error:
+        raise InputError(f"--ray {address!r}: nothing answers there ({error})") from error
