@@ -189,7 +189,7 @@ def test_every_command_that_writes_a_folder_finds_its_results_again(pictures, qu
     model = {"image": "photos/a.png", "prior": quick[-1], "preset": "published-v1", "iterations": 0}
     rows = [
         row("a", prior=quick[-1], method="ding", set="known_std=0.5 'refreshes=1'", no_plots="yes", white="known"),
-        model | {"name": "sharp", "command": "deblur", "kernel-size": 9, "no_composite": "FALSE"},
+        model | {"name": "sharp", "command": "deblur", "kernel-size": 9, "no_plots": "FALSE"},
         model | {"name": "large", "command": "upscale", "factor": 2},
         {"image": "photos/a.png", "name": "case", "command": "degrade", "factor": 2},
     ]
@@ -203,6 +203,11 @@ def test_every_command_that_writes_a_folder_finds_its_results_again(pictures, qu
     assert manifest(tmp_path / "out")["a"]["files"] == ["a/sample_00.png", "a/metrics.json"]
 
 
+def _heeds():
+    """Ctrl-C counts, also where the tests run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Driver:
     """A batch of its own process, on twelve items. Like those of a terminal, its signals reach its workers, too."""
 
@@ -214,7 +219,7 @@ class Driver:
 
     def start(self):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(self.command, cwd=ROOT, start_new_session=True, **pipes)
+        self.process = subprocess.Popen(self.command, cwd=ROOT, start_new_session=True, preexec_fn=_heeds, **pipes)
 
     def wait_for(self, count):
         """Wait until the manifest has a number of lines."""

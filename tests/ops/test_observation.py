@@ -93,7 +93,7 @@ def test_moving_keeps_the_observation():
         (torch.zeros(1, 1, 4, 6), -1.0, "noise_std is -1.0"),
         (torch.zeros(1, 1, 4, 6), float("nan"), "noise_std is nan"),
         (torch.zeros(1, 1, 4, 6), float("inf"), "noise_std is inf"),
-        (torch.zeros(1, 1, 4, 6), 1e200, r"noise_std is 1e\+200; it must be positive and at most 1e\+06"),
+        (torch.zeros(1, 1, 4, 6), 1e200, r"noise_std is 1e\+200; it must be positive and at most 1e\+18"),
     ],
 )
 def test_bad_observations_are_refused(y, noise_std, message):

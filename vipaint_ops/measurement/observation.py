@@ -12,8 +12,8 @@ from ..operators import Operator
 from ..operators.base import working_dtype
 from .likelihood import Gaussian, Likelihood
 
-MOST_NOISE = 1e6
-"""Largest noise level: of more, squares lose the picture in float32."""
+MOST_NOISE = 1e18
+"""Largest noise level, whose square float32 holds."""
 
 
 class Observation:
