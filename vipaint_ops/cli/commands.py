@@ -52,8 +52,8 @@ def demo(options: argparse.Namespace) -> None:
     _restore(options, lambda: _task(options, load_image(DEMO_SCENE), mask))
 
 
-def inpaint(options: argparse.Namespace) -> None:
-    """Fit and sample a masked picture."""
+def restore_picture(options: argparse.Namespace) -> None:
+    """Sample a degraded picture: from a fit to it, or from saved posteriors, one a window."""
     _restore(options, lambda: _read_task(options))
 
 
@@ -61,12 +61,7 @@ def deblur(options: argparse.Namespace) -> None:
     """Fit and sample a blurred picture."""
     if options.kernel is None and options.blur is None:
         options.blur = "gaussian"
-    _restore(options, lambda: _read_task(options))
-
-
-def upscale(options: argparse.Namespace) -> None:
-    """Fit and sample a small picture."""
-    _restore(options, lambda: _read_task(options))
+    restore_picture(options)
 
 
 def fit(options: argparse.Namespace) -> None:
@@ -82,18 +77,13 @@ def fit(options: argparse.Namespace) -> None:
     say(f"wrote {output.path}", sys.stdout)
 
 
-def sample(options: argparse.Namespace) -> None:
-    """Sample from saved posteriors of the same picture, degradation and model, one a window."""
-    _restore(options, lambda: _read_task(options))
-
-
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "demo": demo,
-    "inpaint": inpaint,
+    "inpaint": restore_picture,
     "deblur": deblur,
-    "upscale": upscale,
+    "upscale": restore_picture,
     "fit": fit,
-    "sample": sample,
+    "sample": restore_picture,
     "degrade": degrade,
     "compare": compare,
     "batch": batch,

@@ -23,7 +23,8 @@ from .claim import claimed
 from .degradations import degradation, known_pixels, likelihood
 from .output import ResultFolder, check_writable
 from .results import SHOWN, recorded, rounded
-from .say import say
+from .say import say, show
+from .tables import table
 
 _COLUMNS = 4
 _FORMS = {"psnr_db": ".2f", "ssim": ".3f", "residual": ".2f", "seam": ".2f", "lpips": ".3f"}
@@ -72,7 +73,7 @@ def compare(options: argparse.Namespace) -> None:
     if len(images) > 1:
         report["diversity"] = metrics.diversity(images)
         text += f"\n\ndiversity {report['diversity']:.3f}: mean RMS distance between pairs, for pixels in [-1, 1]"
-    print(text)
+    show(text, sys.stdout)
     if output is not None:
         items = [(path.name, image) for path, image in zip(options.pictures, images, strict=True)][:SHOWN]
         items += [] if truth is None else [("truth", truth[0])]
@@ -147,12 +148,11 @@ def _scores(
 
 
 def _table(names: list[str], scores: dict[str, list[float]]) -> str:
-    width = max(map(len, names))
-    lines = [" " * width + "".join(f"  {_HEADINGS[name]}" for name in scores)]
-    for position, name in enumerate(names):
-        cells = (f"  {values[position]:{len(_HEADINGS[key])}{_FORMS[key]}}" for key, values in scores.items())
-        lines.append(name.ljust(width) + "".join(cells))
-    return "\n".join(lines)
+    lines = [
+        [name, *(f"{values[position]:{_FORMS[score]}}" for score, values in scores.items())]
+        for position, name in enumerate(names)
+    ]
+    return table(["", *(_HEADINGS[score] for score in scores)], lines)
 
 
 def _size(images: Tensor) -> str:

@@ -72,10 +72,12 @@ def results(
     """
     images = _assembled(options, task, restored)
     numbers = range(options.first, options.first + len(images))
+    consistency = _consistency(restored)
+    rankings = _rankings(images, consistency, numbers)
     report = {
         "command": options.command,
         "method": options.method,
-        "metrics": _metrics(task, images, restored) | _rankings(images, restored, options.first),
+        "metrics": _metrics(task, images, restored, consistency) | rankings,
         "seconds": task.seconds,
         "seed": options.seed,
         "first": options.first,
@@ -91,7 +93,8 @@ def results(
         report["particles"] = str(restored[0].result.populations)
     files = {f"sample_{k:02d}.png": png(pixels(image)) for k, image in zip(numbers, images, strict=True)}
     if not options.no_plots:
-        files |= {name: png(plot) for name, plot in _plots(task, images, prior, restored, numbers).items()}
+        chosen = rankings.get("most_different", [])[:DIFFERENT]
+        files |= {name: png(plot) for name, plot in _plots(task, images, prior, restored, numbers, chosen).items()}
     for name, posterior in zip(_posterior_names(len(posteriors)), posteriors, strict=True):
         files[name] = posterior.serialised()
     report["evaluations"] = {
@@ -131,7 +134,7 @@ def _assembled(options: argparse.Namespace, task: Task, restored: list[Restored]
 
 
 def _plots(
-    task: Task, images: Tensor, prior: DiffusersPrior, restored: list[Restored], numbers: range
+    task: Task, images: Tensor, prior: DiffusersPrior, restored: list[Restored], numbers: range, chosen: list[int]
 ) -> dict[str, Any]:
     height, width = task.size
     seen = task.picture if task.mask is None else plots.show_hole(task.picture, task.mask)
@@ -139,8 +142,8 @@ def _plots(
     items += [(f"sample {k}", image[None]) for k, image in zip(numbers, images[:SHOWN], strict=False)]
     items += [] if task.truth is None else [("truth", task.truth)]
     pictures = {"sheet.png": plots.contact_sheet(items, columns=math.ceil((2 * len(items)) ** 0.5))}
-    if len(images) > 1:
-        pictures |= _spread_plots(images, numbers)
+    if chosen:
+        pictures |= _spread_plots(images, numbers, chosen)
     if restored[0].posterior is not None and len(restored) == 1:
         pictures |= _fit_plots(prior, restored[0], restored[0].posterior)
     return pictures
@@ -160,11 +163,10 @@ def _fit_plots(prior: DiffusersPrior, part: Restored, posterior: HierarchicalPos
     return pictures
 
 
-def _spread_plots(images: Tensor, numbers: range) -> dict[str, Any]:
-    """The mean of the samples, where they differ, and those that differ most from each other."""
+def _spread_plots(images: Tensor, numbers: range, chosen: list[int]) -> dict[str, Any]:
+    """The mean of the samples, where they differ, and the chosen ones, by their numbers."""
     mean, std = spread(images)
-    chosen = most_different(images, min(DIFFERENT, len(images)))
-    items = [(f"sample {numbers[choice.sample]}", images[choice.sample][None]) for choice in chosen]
+    items = [(f"sample {k}", images[numbers.index(k)][None]) for k in chosen]
     return {
         "samples_mean.png": pixels(mean),
         "samples_spread.png": plots.heat_map(std, max(std.max().item(), torch.finfo(std.dtype).tiny)),
@@ -172,10 +174,10 @@ def _spread_plots(images: Tensor, numbers: range) -> dict[str, Any]:
     }
 
 
-def _metrics(task: Task, images: Tensor, restored: list[Restored]) -> dict[str, Any]:
+def _metrics(task: Task, images: Tensor, restored: list[Restored], consistency: Tensor) -> dict[str, Any]:
     """Consistency and observed PSNR of the decoded pictures; diversity and PSNR to the truth of the written ones."""
     values = {
-        "consistency": _consistency(restored),
+        "consistency": consistency,
         "diversity": torch.tensor(metrics.diversity(images, task.pasted)),
     }
     if len(restored) == 1:
@@ -187,13 +189,13 @@ def _metrics(task: Task, images: Tensor, restored: list[Restored]) -> dict[str, 
     return {name: rounded(value.tolist()) for name, value in values.items()}
 
 
-def _rankings(images: Tensor, restored: list[Restored], first: int) -> dict[str, list[int]]:
+def _rankings(images: Tensor, consistency: Tensor, numbers: range) -> dict[str, list[int]]:
     """Numbers of the samples, from the least residual, and in the order of the most different ones."""
     if len(images) < 2:
         return {}
     chosen = [choice.sample for choice in most_different(images, len(images))]
-    orders = {"by_consistency": _consistency(restored).argsort().tolist(), "most_different": chosen}
-    return {name: [first + k for k in order] for name, order in orders.items()}
+    orders = {"by_consistency": consistency.argsort().tolist(), "most_different": chosen}
+    return {name: [numbers[k] for k in order] for name, order in orders.items()}
 
 
 def _consistency(restored: list[Restored]) -> Tensor:
