@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import astuple
@@ -26,11 +27,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.architectures import ARCHITECTURES, DTYPE, Architecture, Network, autoencoder, row, weight_bytes
-from benchmarks.counts import ON_EMBEDDED, ON_NORMAL, WHOLE, count_rows, gradients, hole, rows_together
+from benchmarks.counts import ON_EMBEDDED, ON_NORMAL, WHOLE, at_full_size, count_rows, gradients, hole, rows_together
 from benchmarks.report import RESULTS
 from benchmarks.systems import Sampler, VIPaint
 from nodes.host.tiles import Axis, Layout
-from vipaint_ops import PRESETS, Evaluations
+from vipaint_ops import PRESETS, Evaluations, load_embedded_prior
 from vipaint_ops.evaluation.cost import (
     PLAIN,
     PLAIN_STEPS,
@@ -132,6 +133,20 @@ class Cache:
         networks = [architecture.denoiser, architecture.decoder]
         settings = repr([network.config for network in networks])
         return self.get(f"{architecture.name}, weights", settings, lambda: weight_bytes(networks))
+
+
+def on_sd15(method: VIPaint | Sampler) -> Callable[[Evaluations], float]:
+    """TFLOP on SD1.5 at 512 pixels, where everything fits, of rows of ``method`` counted on the embedded prior."""
+    cost = costs(ARCHITECTURES[0], SETTINGS["everything fits"], Cache(RESULTS / "full_size.json"))
+    cells = math.prod(load_embedded_prior().latent_shape[-2:])
+    parts = [method.config] if isinstance(method, Sampler) else [method.fit, method.refine]
+
+    def paid(spent: Evaluations) -> float:
+        for part in parts:
+            spent = at_full_size(spent, part.decoder, cells)
+        return tflop(spent, cost, ARCHITECTURES[0].guided)
+
+    return paid
 
 
 def table(header: list[str], lines: list[list[str]]) -> str:

@@ -114,6 +114,59 @@ def _mixture(dimension: int, measurements: int, schedule: str | None = None) -> 
     return lambda seed: mixture_problem(dimension, measurements, seed, SCHEDULES[schedule] if schedule else None)
 
 
+class LayoutsPrior(GaussianMixturePrior):
+    """Pictures of ``count`` layouts on ``[1, 16, 16]``, through a known decoder that is not linear.
+
+    Layouts differ everywhere in the right half, and in four pixels of the left half beside it, by 0.4 each, as a code.
+    Pixels have a deviation of 0.1 about their layout. The decoder is x = z + 0.3 sin 2z, pixel by pixel.
+    """
+
+    def __init__(self, count: int, schedule: NoiseSchedule, side: int = 16):
+        generator = torch.Generator().manual_seed(0)
+        pictures = power_law_prior(schedule, side).sample(count, generator)
+        pictures[..., : side // 2] = pictures[:1, ..., : side // 2]
+        code = torch.randint(2, (count, 4), generator=generator, dtype=DOUBLE)
+        pictures[:, 0, 2::4, side // 2 - 1] += 0.4 * code
+        covariances = (0.1**2 * torch.eye(side**2, dtype=DOUBLE)).expand(count, -1, -1)
+        super().__init__(torch.ones(count, dtype=DOUBLE), pictures, covariances, schedule)
+        self.identity = f"{count} layouts"
+
+    def decode(self, z0: Tensor) -> Tensor:
+        return z0 + 0.3 * (2 * z0).sin()
+
+    def encode(self, x: Tensor) -> Tensor:
+        z0 = x.clone()
+        for _ in range(50):
+            z0 = z0 - (self.decode(z0) - x) / (1 + 0.6 * (2 * z0).cos()).clamp(min=0.5)
+        return z0
+
+    def layout_weights(self, observation: Observation) -> Tensor:
+        """p(layout | y), ``[count]``, exact: pixels are independent within a layout, so each is an integral."""
+        seen = observation.observed.flatten()
+        means, y = self.means.flatten(1)[:, seen], observation.y.flatten()[seen]
+        points = 0.1 * torch.linspace(-6, 6, 601, dtype=DOUBLE)
+        z = means[..., None] + points
+        log_density = -0.5 * (points / 0.1) ** 2 - 0.5 * ((y[:, None] - self.decode(z)) / observation.noise_std) ** 2
+        return log_density.logsumexp(-1).sum(-1).softmax(0)
+
+    def restorations(self, observation: Observation, count: int, generator: torch.Generator) -> Tensor:
+        """Exact samples of the hidden pixels; the known ones are those of their layout, not of y."""
+        layouts = torch.multinomial(self.layout_weights(observation), count, True, generator=generator)
+        noise = torch.randn(count, *self.latent_shape, generator=generator, dtype=DOUBLE)
+        return self.decode(self.means[layouts] + 0.1 * noise)
+
+
+def layouts_problem(count: int, seed: int, schedule: NoiseSchedule) -> tuple[LayoutsPrior, Observation]:
+    """A picture of the prior with its right half hidden."""
+    prior = LayoutsPrior(count, schedule)
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.ones(1, 1, 16, 16, dtype=DOUBLE)
+    mask[..., 8:] = 0
+    x = prior.decode(prior.sample(1, generator))
+    y = mask * (x + NOISE_STD * torch.randn(x.shape, generator=generator, dtype=DOUBLE))
+    return prior, Observation(y, operators.Inpainting(mask), NOISE_STD)
+
+
 FLOW = "rectified flow"
 MIXTURES = {f"mixture ({d}, {m})": _mixture(d, m) for d in (8, 80, 800) for m in (1, 2, 4)} | {
     f"mixture ({d}, {m}), flow": _mixture(d, m, FLOW) for d, m in ((8, 1), (80, 2))

@@ -23,18 +23,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks import systems
+from benchmarks.full_size import on_sd15
 from benchmarks.memory import with_peak
 from benchmarks.report import RESULTS, Figures, Report, Store, draw_intervals, paired
 from benchmarks.systems import Sampler, VIPaint
 from benchmarks.tasks import MASK_FIGURES, MASKS, OPERATOR_FIGURES, TASKS, Case, autoencoded
-from vipaint_ops import Evaluations, FitConfig, InputError, Observation, RefineConfig, load_embedded_prior
+from vipaint_ops import PRESETS, Evaluations, FitConfig, InputError, Observation, RefineConfig, load_embedded_prior
 from vipaint_ops.inference.corrections import DPS, PseudoInverse
 
-DEFAULT = FitConfig()
+DEFAULT, LAYOUTS = FitConfig(), PRESETS["layouts"]
 METHODS: dict[str, VIPaint | Sampler] = {
     **systems.METHODS,
     **{f"VIPaint, {n} iterations": VIPaint(replace(DEFAULT, iterations=n, bound_every=0)) for n in (25, 50, 100)},
     "VIPaint, 8 components": VIPaint(FitConfig.several(8), RefineConfig(steps=12)),
+    "VIPaint, layouts, 0 iterations": VIPaint(replace(LAYOUTS.fit, iterations=0), LAYOUTS.refine),
     "VIPaint, 16 steps": VIPaint(DEFAULT, RefineConfig(steps=16)),
     "VIPaint, 1 attempt": VIPaint(DEFAULT, RefineConfig(attempts=1)),
     **systems.VARIANTS,
@@ -74,10 +76,11 @@ COSTS = {
     "evaluations": "denoiser/sample",
     "decoder": "decoder/sample",
     "encoder": "encoder/sample",
+    "tflop": "TFLOP/sample, SD1.5 512",
     "seconds": "s/sample",
     "memory": "peak MiB",
 }
-"""Evaluations of each network, time and memory."""
+"""Evaluations of each network, operations at full size, time and memory."""
 ALL = [TRUE, AUTOENCODED, *LINEAR, *METHODS]
 
 
@@ -93,19 +96,24 @@ def draw(case: Case, method: str, count: int, restore: VIPaint | Sampler | None)
 
 
 def measure(case: Case, method: str, count: int, restore: VIPaint | Sampler | None) -> tuple[Tensor, Figures]:
-    """Samples of one scene, and their figures and costs: seconds a sample, peak MiB of all of them."""
+    """Samples of one scene, and their figures and costs: seconds and TFLOP a sample, peak MiB of all of them."""
     start = time.time()
     (samples, evaluations), memory = with_peak(lambda: draw(case, method, count, restore))
     costs = {"seconds": (time.time() - start) / count, "memory": memory}
+    if restore:
+        costs["tflop"] = on_sd15(restore)(evaluations) / count
     return samples, case.figures(samples) | systems.costs(evaluations, count) | costs
 
 
-def within_budget(task: str, method: str, budget: int | None) -> VIPaint | Sampler | None:
+def within_budget(task: str, method: str, options: argparse.Namespace) -> VIPaint | Sampler | None:
     """The method, with the number of steps adapted to the budget on the first scene; None for references."""
     restore = METHODS.get(method)
-    if budget is None or not isinstance(restore, Sampler):
+    if not isinstance(restore, Sampler):
         return restore
-    return restore.within(budget, load_embedded_prior(), Case(task, 0).observation)
+    prior, observation = load_embedded_prior(), Case(task, 0).observation
+    if options.tflop:
+        return restore.within(options.tflop, prior, observation, on_sd15(restore))
+    return restore.within(options.budget, prior, observation) if options.budget else restore
 
 
 def fits(task: str, method: str) -> bool:
@@ -123,7 +131,7 @@ def run(task: str, method: str, options: argparse.Namespace, store: Store, progr
     folder = options.work / "samples" / task / method
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        restore = within_budget(task, method, options.budget)
+        restore = within_budget(task, method, options)
         for scene in missing:
             samples, figures = measure(Case(task, scene), method, options.samples, restore)
             store.add(task, method, scene, figures)
@@ -154,25 +162,31 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=TASKS, choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     parser.add_argument("--methods", nargs="*", default=ALL, choices=ALL, metavar="METHOD", help=", ".join(ALL))
     parser.add_argument("--budget", type=int, help="denoiser evaluations a sample, for all methods except VIPaint")
+    parser.add_argument("--tflop", type=float, help="TFLOP a sample on SD1.5 at 512 pixels, instead of --budget")
+    parser.add_argument("--reference", default="VIPaint", choices=ALL, help="the method compared with all others")
     parser.add_argument("--work", type=Path, default=Path("build/restoration"), help="folder of the stored runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables, the raw numbers and the plot")
     options = parser.parse_args()
     options.scenes = range(options.first, options.first + options.scenes)
-    options.work = options.work / f"{options.samples}-{options.budget or 'defaults'}"
+    budget, name = "defaults", "defaults"
+    if options.budget:
+        budget, name = f"about {options.budget} evaluations", str(options.budget)
+    if options.tflop:
+        budget, name = f"about {options.tflop:g} TFLOP", f"{options.tflop:g}tflop"
+    options.work = options.work / f"{options.samples}-{name}"
     store = Store(options.work)
     runs = [(task, method) for task, method in product(options.tasks, options.methods) if fits(task, method)]
     progress = tqdm(total=len(runs) * len(options.scenes), mininterval=5)
     for task, method in runs:
         run(task, method, options, store, progress)
     progress.close()
-    budget = f"about {options.budget} evaluations" if options.budget else "defaults"
-    name = f"restoration_{options.budget}" if options.budget else "restoration"
+    name = "restoration" if budget == "defaults" else f"restoration_{name}"
     title = f"Restoration of 64-pixel scenes, {options.samples} samples each, {budget}"
     report = Report(name, title, options.scenes, options.out)
     tables(report, store, options.tasks, options.methods)
     for rival in options.methods:
         for figure in ("distance", "psnr"):
-            paired(report, store, options.tasks, ("VIPaint", rival), figure)
+            paired(report, store, options.tasks, (options.reference, rival), figure)
     for axes, task in zip(report.panels(len(options.tasks)), options.tasks, strict=True):
         figure = "distance" if task in MASKS else "psnr"
         found = {m: store.intervals(task, m)[figure] for m in options.methods if store.read(task, m)}

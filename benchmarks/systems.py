@@ -73,13 +73,23 @@ class Sampler:
         """A copy with ``size`` samples a batch."""
         return replace(self, config=replace(self.config, batch_size=size))
 
-    def within(self, budget: int, prior: DiffusionPrior, observation: Observation) -> Sampler:
-        """This sampler with as many steps as ``budget`` denoiser evaluations a sample allow, approximately."""
+    def within(
+        self,
+        budget: float,
+        prior: DiffusionPrior,
+        observation: Observation,
+        cost: Callable[[Evaluations], float] = lambda spent: spent.denoiser,
+    ) -> Sampler:
+        """This sampler with as many steps as ``budget`` allows a sample, approximately.
+
+        Args:
+            cost: of the evaluations of a sample, in the unit of the budget; denoiser evaluations if not given.
+        """
         steps = TRIAL_STEPS
-        for _ in range(2):
+        for _ in range(3):
             trial = replace(self, config=replace(self.config, steps=steps))
-            _, cost = trial(prior, observation, 1, torch.Generator().manual_seed(0))
-            steps = max(1, round(steps * budget / cost.denoiser))
+            _, spent = trial(prior, observation, 1, torch.Generator().manual_seed(0))
+            steps = max(1, round(steps * budget / cost(spent)))
         return replace(self, config=replace(self.config, steps=steps))
 
 
@@ -94,6 +104,7 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "VIPaint": preset("balanced"),
     "VIPaint, fast": preset("fast"),
     "VIPaint, quality": preset("quality"),
+    "VIPaint, layouts": preset("layouts"),
     "VIPaint, exact decoder": VIPaint(
         FitConfig(
             iterations=50,

@@ -38,8 +38,8 @@ def model_inputs() -> list[Any]:
     ]
 
 
-def sampling_inputs() -> list[Any]:
-    """Sampling widgets of an all-in-one node."""
+def sampling_inputs(presets: list[str]) -> list[Any]:
+    """Sampling widgets of an all-in-one node with these presets."""
     noise_level = noise_input()
     noise_level.extra_dict = LINK  # an argument of sockets alone in ComfyUI 0.3.64
     return [
@@ -57,7 +57,7 @@ def sampling_inputs() -> list[Any]:
         io.Int.Input("num_samples", default=4, min=1, max=64, tooltip="Number of samples."),
         io.Combo.Input(
             "preset",
-            options=list(RESTORATIONS),
+            options=presets,
             default="balanced",
             tooltip=PRESET_TOOLTIP,
         ),
@@ -130,7 +130,7 @@ class Inpaint(io.ComfyNode):
                 *model_inputs(),
                 io.Image.Input("image", extra_dict=LINK, tooltip="The image to inpaint."),
                 io.Mask.Input("mask", extra_dict=LINK, tooltip="Mask of the area to fill (1 = fill)."),
-                *sampling_inputs(),
+                *sampling_inputs(list(RESTORATIONS)),
                 io.Int.Input("feather", default=0, min=0, max=256, tooltip=FEATHER_TOOLTIP),
                 io.Boolean.Input("colour_match", default=False, tooltip=MATCH_TOOLTIP),
                 io.Boolean.Input(

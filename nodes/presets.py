@@ -7,7 +7,7 @@ from typing import Any
 
 from ..vipaint_ops.errors import InputError
 from ..vipaint_ops.inference.corrections import DPS, PseudoInverse
-from ..vipaint_ops.presets import PRESETS
+from ..vipaint_ops.presets import MASKS, PRESETS
 from ..vipaint_ops.vipaint import FitConfig, RefineConfig
 
 FITS = {name: preset.fit for name, preset in PRESETS.items()} | {"several": FitConfig.several()}
@@ -20,15 +20,19 @@ GUIDANCE = {
     "kalman, forward only": dataclasses.replace(PRESETS["fast"].refine, chain="guided"),
     "kalman, quality": PRESETS["quality"].refine,
     "ding": PRESETS["fast"].refine,
+    "ding, layouts": PRESETS["layouts"].refine,
 }
 RESTORATIONS = {
     "balanced": "kalman",
     "fast": "ding",
     "quality": "kalman, quality",
+    "layouts": "ding, layouts",
     "published v1": "published v1",
     "published v2": "published v2",
 }
 """The guidance of Sample Posterior for each preset, which is also one of Fit Posterior."""
+FOR_OPERATORS = [name for name in RESTORATIONS if PRESETS[name].observations != MASKS]
+"""Presets for any operator."""
 _SAMPLES = 4
 """Samples of which a preset gives the cost."""
 PRESET_TOOLTIP = "Cost of four samples in plain generations. " + " ".join(
@@ -69,7 +73,7 @@ def fit_config(
     if iterations >= 0:
         changes["iterations"] = iterations
     config = dataclasses.replace(FITS[preset], **changes)
-    most = max(config.samples, config.start_chains)
+    most = config.components if config.objective == "layouts" else max(config.samples, config.start_chains)
     return dataclasses.replace(config, batch_size=min(batch_size or most, most))
 
 
@@ -92,7 +96,8 @@ def refine_config(
 
 def fit_work(config: FitConfig) -> tuple[int, int]:
     """Chains times steps of the start of a fit, and of its iterations."""
-    return config.start_steps * max(config.start_chains, config.components), config.iterations * config.samples
+    chains = max(config.start_chains, config.components)
+    return config.start_steps * chains, config.iterations * config.samples * config.components
 
 
 def fit_share(preset: str, num_samples: int) -> float:

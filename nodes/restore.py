@@ -11,6 +11,7 @@ from .gather import expanded, list_output
 from .inpaint import LINK, model_inputs, restore, sampling_inputs
 from .observe import blur as observe_blur
 from .observe import scale as observe_scale
+from .presets import FOR_OPERATORS
 from .search import schema
 
 
@@ -50,7 +51,7 @@ class Deblur(io.ComfyNode):
                     round=0.01,
                     tooltip=observe_blur.ANGLE_TOOLTIP,
                 ),
-                *sampling_inputs(),
+                *sampling_inputs(FOR_OPERATORS),
                 io.Image.Input("kernel", optional=True, extra_dict=LINK, tooltip=observe_blur.KERNEL_TOOLTIP),
             ],
             outputs=_outputs(),
@@ -93,7 +94,7 @@ class SuperResolve(io.ComfyNode):
                 *model_inputs(),
                 io.Image.Input("image", extra_dict=LINK, tooltip=observe_scale.IMAGE_TOOLTIP),
                 *observe_scale.scale_inputs(),
-                *sampling_inputs(),
+                *sampling_inputs(FOR_OPERATORS),
             ],
             outputs=_outputs(),
             enable_expand=True,

@@ -31,7 +31,7 @@ class Preset(NamedTuple):
     @property
     def observations(self) -> str:
         """Those that it is defined for: :data:`ALL`, :data:`GAUSSIAN` or :data:`MASKS`."""
-        return ALL if self.fit.objective == "bound" else GAUSSIAN
+        return {"bound": ALL, "layouts": MASKS}.get(self.fit.objective, GAUSSIAN)
 
     def rows_together(self, samples: int) -> int:
         """The largest batch with gradients, for that many samples."""
@@ -40,6 +40,8 @@ class Preset(NamedTuple):
 
 def rows_together(fit: FitConfig, refine: RefineConfig, samples: int) -> int:
     """The largest batch with gradients: chains of the start, walks of the fit, samples."""
+    if fit.objective == "layouts":
+        return min(fit.components, fit.batch_size)
     chains = fit.start_chains if fit.objective == "bound" else 0
     return max(chains, fit.samples, min(samples, refine.batch_size))
 
@@ -67,6 +69,13 @@ PRESETS: dict[str, Preset] = {
         "for details",
         (10.7, 9.1),
         Rows(Evaluations(28, 0, 29, 0, 2, 0, 96), Evaluations(164, 0, 321, 144, 6, 0, 488)),
+    ),
+    "layouts": Preset(
+        FitConfig.layouts(),
+        RefineConfig(chain="ding", steps=8, attempts=1, decoder="exact"),
+        "for large holes with many samples",
+        (13.0, 13.0),
+        Rows(Evaluations(), Evaluations()),
     ),
     "published v1": Preset(
         FitConfig.published_v1(),

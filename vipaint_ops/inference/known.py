@@ -81,9 +81,12 @@ class Known:
         if len(left) == len(self._ratios):
             return
         self._ratios = left
-        with torch.no_grad():
-            composite = torch.lerp(self._picture, self._prior.decode(z0), self._holes)
-            self.latents = self._prior.encode(composite)
+        self.latents = self.completed(z0)
+
+    @torch.no_grad()
+    def completed(self, z0: Tensor) -> Tensor:
+        """The latents of the picture with its hole filled by the decoded ``z0``."""
+        return self._prior.encode(torch.lerp(self._picture, self._prior.decode(z0), self._holes))
 
     def put_into(self, z0: Tensor) -> Tensor:
         """``z0`` with its known part replaced."""

@@ -14,7 +14,7 @@ from ..inference.perceptual import Distance, check_perceptual
 from ..settings import Settings, choice, number
 
 PUBLISHED = ("published_v1", "published_v2")
-OBJECTIVES = ("bound", *PUBLISHED)
+OBJECTIVES = ("bound", "layouts", *PUBLISHED)
 CHAINS = ("guided", "ding", *PUBLISHED)
 
 
@@ -81,15 +81,17 @@ class FitConfig(Settings):
             raise InputError(f"betas are {list(self.betas)}; give two numbers of at least 0 and below 1")
         if self.objective not in OBJECTIVES:
             raise InputError(f"objective is {self.objective!r}; choose one of {', '.join(OBJECTIVES)}")
-        if self.components > 1 and self.objective != "bound":
+        if self.components > 1 and self.objective in PUBLISHED:
             raise InputError(f"components is {self.components}; the setting {self.objective} fits one posterior: set 1")
         check_perceptual(self.perceptual_weight, self.perceptual)
 
     @property
     def differentiates(self) -> frozenset[str]:
         """The gradients that are taken, of :data:`~vipaint_ops.inference.corrections.GRADIENTS`."""
-        if self.objective != "bound":
+        if self.objective in PUBLISHED:
             return frozenset(GRADIENTS)
+        if self.objective == "layouts":
+            return frozenset({"denoiser"} if self.iterations else ())
         return self.guidance.differentiates(self.decoder) | ({"denoiser"} if self.iterations else frozenset())
 
     @classmethod
@@ -100,6 +102,23 @@ class FitConfig(Settings):
         answers fit.
         """
         return cls(components=components, keypoint_ratios=(0.4,), start_steps=30)
+
+    @classmethod
+    def layouts(cls, components: int = 16) -> FitConfig:
+        """Layouts of a hole, fitted to what the known latents say of them (docs/method.md, section 9). For masks.
+
+        Refine it from there with the chain "ding" in few steps: samples are cheap.
+        """
+        return cls(
+            components=components,
+            keypoint_ratios=(1.5,),
+            iterations=30,
+            samples=1,
+            mean_rate=0.1,
+            start_steps=8,
+            objective="layouts",
+            decoder="exact",
+        )
 
     @classmethod
     def published_v1(cls) -> FitConfig:

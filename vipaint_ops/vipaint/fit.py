@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from statistics import fmean
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,27 +16,17 @@ from ..inference.linearised import require_gradients
 from ..inference.perceptual import PerceptualTerm
 from ..inference.progress import Callback, Progress
 from ..measurement.observation import Observation
-from .config import FitConfig
+from .config import PUBLISHED, FitConfig
+from .layouts import Layouts
 from .objective import BoundTerms, bound_terms, top_kl
 from .posterior import HierarchicalPosterior, describe
 from .published.v1 import PublishedV1
 from .published.v2 import PublishedV2
+from .recipe import Recipe
 from .start import guided_draws, keypoint_times, matched_posterior, weighed_draws
 
 
-class Recipe(Protocol):
-    """Start and loss of a fit, for one prior and observation."""
-
-    def start(self, times: tuple[float, ...], seed: int, callback: Callback) -> HierarchicalPosterior:
-        """The posterior before the first iteration; a long start reports its steps."""
-        ...
-
-    def loss(self, q: HierarchicalPosterior, streams: NoiseStreams) -> BoundTerms:
-        """The terms of the loss, over one walk down the hierarchy a stream."""
-        ...
-
-
-class Bound:
+class Bound(Recipe):
     """The library's own: from a guided run down the negative bound."""
 
     def __init__(self, prior: CountedPrior, observation: Observation, config: FitConfig):
@@ -71,6 +60,7 @@ class Bound:
 
 RECIPES: dict[str, Callable[[CountedPrior, Observation, FitConfig], Recipe]] = {
     "bound": Bound,
+    "layouts": Layouts,
     "published_v1": PublishedV1,
     "published_v2": PublishedV2,
 }
@@ -114,8 +104,10 @@ def fit_posterior(
     times = config.keypoints or keypoint_times(prior.schedule, prior.data_std, config.keypoint_ratios)
     recipe = RECIPES[config.objective](counted, observation, config)
     start = recipe.start(times, seed + 1, report)
-    parts, total = start.parts(), start.components * config.iterations
-    walks, curves = (NoiseStreams(seed + i, range(config.samples)) for i in (2, 3))
+    parts = [start] if recipe.together else start.parts()
+    total = len(parts) * config.iterations
+    count = config.samples * parts[0].components
+    walks, curves = (NoiseStreams(seed + i, range(count)) for i in (2, 3))
     for number, part in enumerate(parts):
 
         def report_part(progress: Progress, done: int = number * config.iterations) -> None:
@@ -125,8 +117,9 @@ def fit_posterior(
     q = HierarchicalPosterior.joined(parts)
     records = zip(*(part.history for part in parts), strict=True)
     q.history = [{name: fmean(r[name] for r in same) for name in same[0]} for same in records]
+    q = recipe.finish(q, seed + 4)
     fitted = {"iterations": str(config.iterations), "noise_std": str(observation.noise_std)}
-    q.metadata = record | start.metadata | fitted
+    q.metadata = record | start.metadata | q.metadata | fitted
     q.evaluations = counted.evaluations
     return q
 
@@ -148,7 +141,7 @@ def _descend(
     )
     decay = torch.optim.lr_scheduler.StepLR(optimiser, step_size=10, gamma=config.rate_decay)
     # The published losses share random numbers between their walks.
-    batches = walks.batches(config.batch_size) if config.objective == "bound" else [walks]
+    batches = [walks] if config.objective in PUBLISHED else walks.batches(config.batch_size)
     for iteration in range(1, config.iterations + 1):
         optimiser.zero_grad()
         terms = _differentiate(recipe, q, parameters, batches)

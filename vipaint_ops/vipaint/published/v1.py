@@ -40,6 +40,7 @@ from ..config import FitConfig, RefineConfig
 from ..families import Normal, coupled_alpha
 from ..objective import BoundTerms
 from ..posterior import HierarchicalPosterior, Keypoint
+from ..recipe import Recipe
 
 BETA = 100.0
 """Weight of both KL terms (beta_1 = beta_2; 70 for deblurring)."""
@@ -54,7 +55,7 @@ The data term is a mean over pixels, so its gradient falls as the picture grows;
 RHO, LAST_TIME, FIRST_TIME, GRID_SIZE = 7.0, 0.999, 0.002, 1000
 
 
-class PublishedV1:
+class PublishedV1(Recipe):
     """Start and loss of the first published setting, for :func:`~vipaint_ops.vipaint.fit.fit_posterior`."""
 
     def __init__(self, prior: CountedPrior, observation: Observation, config: FitConfig):

@@ -39,6 +39,7 @@ from ...measurement.observation import Observation
 from ..config import FitConfig, RefineConfig
 from ..objective import BoundTerms, gaussian_kl, transition_kl
 from ..posterior import HierarchicalPosterior
+from ..recipe import Recipe
 
 PIXEL_WEIGHT, LATENT_WEIGHT, KL_WEIGHT, MIDDLE_WEIGHT = 100 * 0.05 * 50, 100 * 6.0, 100 * 0.5, 100 * 0.5 * 500
 """Of the squared error of pixels in [0, 1], the latent data term, the KLs and the middle KL; means over elements."""
@@ -51,7 +52,7 @@ LAST_TIME = 3 / 1002
 """Where the published chain ends: sigma = 0.0089 after a shift of 3."""
 
 
-class PublishedV2:
+class PublishedV2(Recipe):
     """Start and loss of the second published setting, for :func:`~vipaint_ops.vipaint.fit.fit_posterior`.
 
     Raises:
