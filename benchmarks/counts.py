@@ -33,7 +33,7 @@ FULL_CELLS = 64 * 64
 """Cells of the smallest latent; larger ones need as few pictures for a linear decoder."""
 SCENE = 64
 ON_EMBEDDED: dict[str, VIPaint | Sampler] = {
-    **{f"VIPaint {name}": systems.preset(name) for name in ("fast", "balanced", "quality")},
+    **{f"VIPaint {name}": systems.preset(name) for name in ("fast", "balanced", "quality", "layouts")},
     "VIPaint, exact decoder": systems.METHODS["VIPaint, exact decoder"],
     "Kalman": systems.METHODS["Kalman"],
     "ReSample": systems.METHODS["ReSample"],
@@ -81,7 +81,7 @@ def count_rows(method: VIPaint | Sampler, prior: DiffusionPrior, observation: Ob
     drawn = sample_posterior(prior, observation, posterior, SAMPLES, method.refine, generator=generator)
     return Rows(
         at_full_size(posterior.evaluations, method.fit.decoder, cells),
-        at_full_size(drawn.evaluations, method.refine.decoder, cells),
+        at_full_size(drawn.evaluations, method.refine.decoder_for(observation), cells),
     )
 
 

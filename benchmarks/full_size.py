@@ -31,7 +31,7 @@ from benchmarks.counts import ON_EMBEDDED, ON_NORMAL, WHOLE, at_full_size, count
 from benchmarks.report import RESULTS
 from benchmarks.systems import Sampler, VIPaint
 from nodes.host.tiles import Axis, Layout
-from vipaint_ops import PRESETS, Evaluations, load_embedded_prior
+from vipaint_ops import PRESETS, Evaluations, Observation, load_embedded_prior
 from vipaint_ops.evaluation.cost import (
     PLAIN,
     PLAIN_STEPS,
@@ -92,7 +92,7 @@ def fitting(architecture: Architecture, taken: frozenset[str], memory: float, ca
     """The first setting in which the gradients of one sample fit into ``memory`` bytes, or the last one."""
     for setting in SETTINGS.values():
         cost = costs(architecture, setting, cache)
-        if peak_memory(cache.weights(architecture), cost, 1, architecture.guided, "chain" in taken) <= memory:
+        if peak_memory(cache.weights(architecture), cost, 1, architecture.guided, taken) <= memory:
             return setting
     return setting
 
@@ -135,15 +135,18 @@ class Cache:
         return self.get(f"{architecture.name}, weights", settings, lambda: weight_bytes(networks))
 
 
-def on_sd15(method: VIPaint | Sampler) -> Callable[[Evaluations], float]:
+def on_sd15(method: VIPaint | Sampler, observation: Observation) -> Callable[[Evaluations], float]:
     """TFLOP on SD1.5 at 512 pixels, where everything fits, of rows of ``method`` counted on the embedded prior."""
     cost = costs(ARCHITECTURES[0], SETTINGS["everything fits"], Cache(RESULTS / "full_size.json"))
     cells = math.prod(load_embedded_prior().latent_shape[-2:])
-    parts = [method.config] if isinstance(method, Sampler) else [method.fit, method.refine]
+    if isinstance(method, Sampler):
+        decoders = [method.config.decoder]
+    else:
+        decoders = [method.fit.decoder, method.refine.decoder_for(observation)]
 
     def paid(spent: Evaluations) -> float:
-        for part in parts:
-            spent = at_full_size(spent, part.decoder, cells)
+        for decoder in decoders:
+            spent = at_full_size(spent, decoder, cells)
         return tflop(spent, cost, ARCHITECTURES[0].guided)
 
     return paid
@@ -192,7 +195,7 @@ def count_table(rows: dict[str, Rows]) -> str:
     methods = {**ON_EMBEDDED, **ON_NORMAL}
     lines = []
     for name, found in rows.items():
-        batch = str(rows_together(methods[name])) if found.total.decoder_backward else "none"
+        batch = str(rows_together(methods[name])) if found.gradients else "none"
         lines.append([name, *cells(found.fit, 1), *cells(found.samples, SAMPLES), batch])
     return table(header, lines)
 
@@ -222,7 +225,7 @@ def memory_table(cache: Cache, taken: frozenset[str], batches: tuple[int, ...] =
         weights, guided = cache.weights(architecture), architecture.guided
         for name, setting in SETTINGS.items():
             cost = costs(architecture, setting, cache)
-            sizes = [peak_memory(weights, cost, rows, guided, "chain" in taken) for rows in batches]
+            sizes = [peak_memory(weights, cost, rows, guided, taken) for rows in batches]
             sizes.append(forward_memory(weights, cost, SAMPLES, guided))
             lines.append([f"{architecture.name}, {name}", *(f"{size / 1e9:.1f}" for size in (weights, *sizes))])
     return table(["peak, GB", "weights", *map(str, batches), f"{SAMPLES} without gradients"], lines)

@@ -101,7 +101,7 @@ def measure(case: Case, method: str, count: int, restore: VIPaint | Sampler | No
     (samples, evaluations), memory = with_peak(lambda: draw(case, method, count, restore))
     costs = {"seconds": (time.time() - start) / count, "memory": memory}
     if restore:
-        costs["tflop"] = on_sd15(restore)(evaluations) / count
+        costs["tflop"] = on_sd15(restore, case.observation)(evaluations) / count
     return samples, case.figures(samples) | systems.costs(evaluations, count) | costs
 
 
@@ -112,7 +112,7 @@ def within_budget(task: str, method: str, options: argparse.Namespace) -> VIPain
         return restore
     prior, observation = load_embedded_prior(), Case(task, 0).observation
     if options.tflop:
-        return restore.within(options.tflop, prior, observation, on_sd15(restore))
+        return restore.within(options.tflop, prior, observation, on_sd15(restore, observation))
     return restore.within(options.budget, prior, observation) if options.budget else restore
 
 

@@ -60,8 +60,8 @@ PRESETS: dict[str, Preset] = {
         FitConfig(guidance=_FORWARD),
         RefineConfig(guidance=_FORWARD, chain="ding", steps=26, attempts=1),
         "for a first look, and for quantised and compiled models",
-        (3.0, 2.6),
-        Rows(Evaluations(28, 0, 29, 0, 2, 0, 48), Evaluations(208, 0, 21, 0, 15, 0, 0)),
+        (2.9, 2.6),
+        Rows(Evaluations(28, 0, 29, 0, 2, 0, 48), Evaluations(208, 0, 16, 0, 13, 0, 0)),
     ),
     "quality": Preset(
         FitConfig(guidance=Kalman()),
@@ -72,10 +72,10 @@ PRESETS: dict[str, Preset] = {
     ),
     "layouts": Preset(
         FitConfig.layouts(),
-        RefineConfig(chain="ding", steps=8, attempts=1, decoder="exact"),
-        "for large holes with many samples",
-        (13.0, 13.0),
-        Rows(Evaluations(), Evaluations()),
+        RefineConfig(guidance=_FORWARD, chain="ding", steps=8, attempts=1),
+        "for large holes, and for many samples",
+        (13.5, 16.8),
+        Rows(Evaluations(800, 480, 48, 0, 51, 0, 0), Evaluations(60, 0, 16, 0, 13, 0, 0)),
     ),
     "published v1": Preset(
         FitConfig.published_v1(),

@@ -114,6 +114,7 @@ def test_rows_of_diffusers_networks(network):
     assert less.kept < whole.kept <= whole.peak
 
 
+BOTH = ("denoiser", "decoder")
 ONE = Costs(
     Row(3e12, 5e12, 10, 100, 120),
     Row(7e12, 11e12, 20, 200, 250),
@@ -135,12 +136,13 @@ def test_guidance_doubles_all_rows_but_those_of_the_condition_alone(guided, expe
 
 
 def test_peak_memory_holds_both_graphs_of_a_chain_and_else_the_larger_one():
-    assert peak_memory(1000, ONE, 1, False, chain=True) == 1000 + 100 + 250
-    assert peak_memory(1000, ONE, 2, True, chain=True) == 1000 + 2 * 2 * 100 + 2 * 250
-    assert peak_memory(1000, ONE, 2, True, chain=False) == 1000 + 2 * 250
+    assert peak_memory(1000, ONE, 1, False, BOTH) == 1000 + 100 + 250
+    assert peak_memory(1000, ONE, 2, True, BOTH) == 1000 + 2 * 2 * 100 + 2 * 250
+    assert peak_memory(1000, ONE, 2, True, {"decoder"}) == 1000 + 2 * 250
+    assert peak_memory(1000, ONE, 2, True, {"denoiser"}) == 1000 + 2 * 2 * ONE.denoiser.peak
     tiled = ONE._replace(decoder=ONE.decoder.tiled(9))
-    assert peak_memory(1000, tiled, 4, False, chain=True) == 1000 + 4 * 100 + 250
-    assert peak_memory(1000, tiled, 40, True, chain=False) == 1000 + 80 * 10
+    assert peak_memory(1000, tiled, 4, False, BOTH) == 1000 + 4 * 100 + 250
+    assert peak_memory(1000, tiled, 40, True, {"decoder"}) == 1000 + 80 * 10
 
 
 def test_tiles_are_those_of_the_host():

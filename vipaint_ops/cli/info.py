@@ -139,7 +139,7 @@ def _run_table(checkpoint: Checkpoint, costs: Costs, options: argparse.Namespace
     for name, method in _chosen(options).items():
         rows, together = method.rows, method.rows_together(samples)
         if rows.gradients:
-            memory = peak_memory(weights, costs, together, guided, "denoiser" in rows.gradients)
+            memory = peak_memory(weights, costs, together, guided, rows.gradients)
         else:
             memory = forward_memory(weights, costs, together, guided)
         lines.append(line(name, run_tflop(rows, samples, costs, guided), memory))

@@ -7,7 +7,7 @@ arithmetic is done.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -94,15 +94,17 @@ def run_tflop(rows: Rows, samples: int, costs: Costs, guided: bool) -> float:
     return tflop(rows.fit, costs, guided) + tflop(rows.samples, costs, guided) * samples / SAMPLES
 
 
-def peak_memory(weights: float, costs: Costs, rows: int, guided: bool, chain: bool) -> float:
-    """Bytes at the peak of ``rows`` samples with a gradient of the decoder; with ``chain``, of the denoiser too.
+def peak_memory(weights: float, costs: Costs, rows: int, guided: bool, gradients: Collection[str]) -> float:
+    """Bytes at the peak of ``rows`` samples with the gradients of "denoiser", "decoder" or both.
 
     For a gradient through both, the graph of the denoiser is kept while the decoder runs backwards, and the decoder's
     while the denoiser does.
     """
     denoised, decoded = _alive(costs, rows, guided)
-    if not chain:
-        return weights + max(denoised * costs.denoiser.working, decoded * costs.decoder.peak)
+    if not {"denoiser", "decoder"} <= set(gradients):
+        one = costs.denoiser.peak if "denoiser" in gradients else costs.denoiser.working
+        other = costs.decoder.peak if "decoder" in gradients else costs.decoder.working
+        return weights + max(denoised * one, decoded * other)
     in_decoder = denoised * costs.denoiser.kept + decoded * costs.decoder.peak
     in_denoiser = denoised * costs.denoiser.peak + rows * costs.decoder.kept
     return weights + max(in_decoder, in_denoiser)

@@ -10,7 +10,9 @@ from ..diffusion.schedule import are_descending
 from ..errors import InputError
 from ..inference.corrections import GRADIENTS, Correction, Kalman
 from ..inference.decoder import DECODERS
+from ..inference.known import replaces_pixels
 from ..inference.perceptual import Distance, check_perceptual
+from ..measurement.observation import Observation
 from ..settings import Settings, choice, number
 
 PUBLISHED = ("published_v1", "published_v2")
@@ -101,7 +103,7 @@ class FitConfig(Settings):
         No optimisation: iterations gain nothing (docs/results.md). Use with at most 16 measurements, when several
         answers fit.
         """
-        return cls(components=components, keypoint_ratios=(0.4,), start_steps=30)
+        return cls(components=components, keypoint_ratios=(0.4,), start_steps=64)
 
     @classmethod
     def layouts(cls, components: int = 16) -> FitConfig:
@@ -223,6 +225,10 @@ class RefineConfig(Settings):
     def kalman(self) -> Kalman | None:
         """The correction, if it is :class:`~vipaint_ops.inference.corrections.Kalman` and the chain uses it."""
         return self.guidance if self.chain == "guided" and isinstance(self.guidance, Kalman) else None
+
+    def decoder_for(self, observation: Observation) -> str:
+        """``decoder``, but "exact" where DInG's transitions take no gradient of it: no map is made."""
+        return "exact" if self.chain == "ding" and replaces_pixels(observation) else self.decoder
 
     @property
     def differentiates(self) -> frozenset[str]:

@@ -86,7 +86,8 @@ def sample_posterior(
     q = posterior.to(prior.device, prior.dtype)
     checks = settings.attempts > 1 and settings.kalman is not None and not observation.likelihood.robust
     chain = particles if settings.particles > 1 else checked if checks else drawn
-    request = Request(num_samples, settings.batch_size, first, None, settings.particles, settings.decoder)
+    decoder = settings.decoder_for(observation)
+    request = Request(num_samples, settings.batch_size, first, None, settings.particles, decoder)
     return sample_in_batches(
         prior, observation, partial(chain, q, settings), request, generator=generator, callback=callback
     )
