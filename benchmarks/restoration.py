@@ -37,6 +37,7 @@ METHODS: dict[str, VIPaint | Sampler] = {
     **{f"VIPaint, {n} iterations": VIPaint(replace(DEFAULT, iterations=n, bound_every=0)) for n in (25, 50, 100)},
     "VIPaint, 8 components": VIPaint(FitConfig.several(8), RefineConfig(steps=12)),
     "VIPaint, layouts, 0 iterations": VIPaint(replace(LAYOUTS.fit, iterations=0), LAYOUTS.refine),
+    "VIPaint, 32 layouts": VIPaint(FitConfig.layouts(32), LAYOUTS.refine),
     "VIPaint, 16 steps": VIPaint(DEFAULT, RefineConfig(steps=16)),
     "VIPaint, 1 attempt": VIPaint(DEFAULT, RefineConfig(attempts=1)),
     **systems.VARIANTS,

@@ -94,6 +94,23 @@ def two_pixels_known(scene):
     return with_hole(scene, hole)
 
 
+def test_layouts_are_fitted_weighed_and_sampled(client, fitted_picture):
+    """Alone and all in one; the report says how many are kept, and the known half is met."""
+    graph = Graph()
+    layouts = {"preset": "layouts", "iterations": 5, "components": 3}
+    nodes = restoration(graph, fitted_picture, layouts, num_samples=3, batch_size=2, guidance="ding, layouts")
+    shown = graph.add("PreviewAny", source=nodes.fit[3])
+    _, saved = inpaint(graph, fitted_picture, preset="layouts", num_samples=2)
+    run = client.run(graph)
+    text = run.outputs[shown.id]["text"][0]
+    assert re.match(r"3 components, [123] of 3 layouts kept", text)
+    assert re.search(r"denoiser \d+ forward 15 backward", text)
+    latents = client.tensor(run, nodes.latents)
+    assert latents.isfinite().all()
+    assert not torch.allclose(latents[0], latents[1], atol=0.1)
+    assert len(client.images(run, saved)) == 2
+
+
 def test_several_posteriors_say_how_they_came_by_their_weights(client, scene, fitted_picture):
     """A few measurements weigh them, half a picture does not; samples take turns among them."""
     few = client.put_image("two_pixels.png", two_pixels_known(scene))
