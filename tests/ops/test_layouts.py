@@ -182,6 +182,7 @@ def test_the_fit_needs_no_gradient_of_the_decoder_and_samples_none_at_all(holed)
     spent = sample_posterior(prior, holed, q, 2, REFINE, generator=seeded()).evaluations
     assert (spent.denoiser_backward, spent.decoder_backward) == (0, 0)
     assert spent.denoiser_forward == 2 * (2 * REFINE.steps - 1)
+    assert spent.decoder_forward == 2 * (3 + 1)  # known latents anew, and the result: no linear map is made
 
 
 def test_other_observations_are_refused():

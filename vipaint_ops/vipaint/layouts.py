@@ -63,21 +63,17 @@ class Layouts(Recipe):
 
     def start(self, times: tuple[float, ...], seed: int, callback: Callback) -> HierarchicalPosterior:
         """A component around a finished draw of DInG each; of the keypoints, T_s alone is used."""
-        prior, config = self._prior, self._config
+        prior, config, draws = self._prior, self._config, list[Tensor]()
         batches = NoiseStreams(seed, range(config.components)).batches(config.batch_size)
         first = start_time(prior.schedule, prior.data_std)
         steps = prior.schedule.reverse_steps(even_times(first, config.start_steps))
-        draws = []
+
+        def report(progress: Progress) -> None:
+            callback(Progress("start", progress.step, progress.total))
+
         for number, streams in enumerate(batches):
-
-            def report(progress: Progress) -> None:
-                callback(Progress("start", progress.step, progress.total))
-
-            known, callback_part = (
-                Known(prior, self._observation, REFRESHES),
-                among_batches(report, number, len(batches)),
-            )
-            z = ding_chain(prior, known, pure_noise(prior, first, streams), steps, streams, callback_part)
+            known, part = Known(prior, self._observation, REFRESHES), among_batches(report, number, len(batches))
+            z = ding_chain(prior, known, pure_noise(prior, first, streams), steps, streams, part)
             draws.append(known.completed(z))
         self._completed = torch.cat(draws)
         log_std = torch.full_like(self._completed[:1], math.log(prior.schedule.sigma(times[-1])))
