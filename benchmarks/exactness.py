@@ -35,8 +35,11 @@ METHODS: dict[str, VIPaint | Sampler] = {
     **systems.METHODS,
     "VIPaint, 50 iterations": VIPaint(FitConfig(iterations=50, bound_every=0)),
     "VIPaint, 32 particles": VIPaint(FitConfig(), PARTICLES),
+    **{
+        f"VIPaint, 32 particles, {n} steps": VIPaint(FitConfig(), RefineConfig(particles=32, steps=n)) for n in (20, 29)
+    },
     "VIPaint, 50 iterations, 32 particles": VIPaint(FitConfig(iterations=50, bound_every=0), PARTICLES),
-    **{f"VIPaint, {n} components": VIPaint(FitConfig.several(n), RefineConfig(steps=8)) for n in (64, 256)},
+    **{f"VIPaint, {n} components": VIPaint(FitConfig.several(n), RefineConfig(steps=12)) for n in (64, 256)},
     **systems.VARIANTS,
     "Kalman, 8 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=8)),
     "Kalman, 32 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=32)),

@@ -103,7 +103,7 @@ class FitConfig(Settings):
         No optimisation: iterations gain nothing (docs/results.md). Use with at most 16 measurements, when several
         answers fit.
         """
-        return cls(components=components, keypoint_ratios=(0.4,), start_steps=64)
+        return cls(components=components, keypoint_ratios=(0.4,), start_steps=30)
 
     @classmethod
     def layouts(cls, components: int = 16) -> FitConfig:
