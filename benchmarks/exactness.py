@@ -42,6 +42,10 @@ METHODS: dict[str, VIPaint | Sampler] = {
     **{f"VIPaint, {n} components": VIPaint(FitConfig.several(n), RefineConfig(steps=12)) for n in (64, 256)},
     **systems.VARIANTS,
     "Kalman, 8 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=8)),
+    **{
+        f"Kalman, 250 particles, {n} steps": Sampler(samplers.kalman, samplers.KalmanConfig(steps=n, particles=250))
+        for n in (20, 30)
+    },
     "Kalman, 32 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=32)),
     "DPS, scale 0.1": Sampler(samplers.dps, samplers.DPSConfig(scale=0.1)),
 }
