@@ -114,10 +114,9 @@ def fit_posterior(
             report(Progress("fit", done + progress.step, total, progress.terms))
 
         _descend(recipe, part, counted, config, walks, curves, report_part)
-    q = HierarchicalPosterior.joined(parts)
+    q = recipe.finish(HierarchicalPosterior.joined(parts), seed + 4)
     records = zip(*(part.history for part in parts), strict=True)
     q.history = [{name: fmean(r[name] for r in same) for name in same[0]} for same in records]
-    q = recipe.finish(q, seed + 4)
     fitted = {"iterations": str(config.iterations), "noise_std": str(observation.noise_std)}
     q.metadata = record | start.metadata | q.metadata | fitted
     q.evaluations = counted.evaluations

@@ -112,7 +112,6 @@ class Layouts(Recipe):
         mixture = HierarchicalPosterior.joined([parts[row] for row in rows.tolist()])
         kept = f"{len(rows.unique())} of {q.components} layouts kept"
         mixture.metadata = {"start": kept if power == 1 else f"{kept}, weights to the power {power.item():.2f}"}
-        mixture.history = q.history
         return mixture
 
     def _missed(self, means: Tensor, completed: Tensor, index: int, noise: Tensor) -> Tensor:
