@@ -56,7 +56,11 @@ class Linearised:
     """
 
     step = 0.3
-    """Length of finite differences, in standard deviations: of z_0 given z_t (decoder), of the noise (denoiser)."""
+    """Length of finite differences, in standard deviations: of z_0 given z_t (decoder), of the noise (denoiser).
+
+    Long on purpose: half precision hides a shorter one, and a chain that is not weighed does better with the slope over
+    the spread of the noise than with the derivative.
+    """
     root: Tensor | float = 1.0
     """sqrt(w) of each measurement."""
 

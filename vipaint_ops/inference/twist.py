@@ -33,6 +33,9 @@ from .linearised import Linearised, back, clean_variance, exact
 
 FEW = 16
 """The most measurements that are taken one by one; each costs one backward pass a step."""
+DERIVATIVE = 1e-3
+"""Length of finite differences in float64, in standard deviations. Weights need C itself: a slope over several
+standard deviations, which :attr:`Linearised.step` takes in many dimensions, gives modes the wrong shares."""
 
 
 class Twist(Protocol):
@@ -68,6 +71,8 @@ class ExactTwist:
         self._prior, self._observation, self._z, self._step = prior, observation, z, step
         self._kalman, self._streams = kalman, streams
         model = Linearised(prior, observation, z, step.t)
+        if z.dtype == torch.float64:
+            model.step = DERIVATIVE
         places = observation.observed.flatten().nonzero()[:, 0]
         gains, images = [], []
         for place in places:
