@@ -52,17 +52,22 @@ def image_problem(prior: GaussianMixturePrior, operator: operators.Operator, see
     return prior, observation, prior.posterior(observation)
 
 
-def inpainting_problem(prior: GaussianMixturePrior, mask_name: str, noise_std: float, generator: torch.Generator):
-    """The observation of a draw of the prior through a half or box mask, and its exact posterior."""
+def inpainting(prior: GaussianMixturePrior, mask_name: str, noise_std: float, generator: torch.Generator):
+    """The observation of a decoded draw of the prior through a half or box mask."""
     side = prior.latent_shape[-1]
     mask = torch.ones(1, 1, side, side, dtype=DOUBLE)
     if mask_name == "half":
         mask[..., side // 2 :] = 0
     else:
         mask[..., side // 4 : -side // 4, side // 4 : -side // 4] = 0
-    x = prior.sample(1, generator)
+    x = prior.decode(prior.sample(1, generator))
     y = mask * (x + noise_std * torch.randn(x.shape, generator=generator, dtype=DOUBLE))
-    observation = Observation(y, operators.Inpainting(mask), noise_std)
+    return Observation(y, operators.Inpainting(mask), noise_std)
+
+
+def inpainting_problem(prior: GaussianMixturePrior, mask_name: str, noise_std: float, generator: torch.Generator):
+    """:func:`inpainting` of a linear prior, and its exact posterior."""
+    observation = inpainting(prior, mask_name, noise_std, generator)
     return observation, prior.posterior(observation)
 
 
@@ -159,12 +164,7 @@ class LayoutsPrior(GaussianMixturePrior):
 def layouts_problem(count: int, seed: int, schedule: NoiseSchedule) -> tuple[LayoutsPrior, Observation]:
     """A picture of the prior with its right half hidden."""
     prior = LayoutsPrior(count, schedule)
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.ones(1, 1, 16, 16, dtype=DOUBLE)
-    mask[..., 8:] = 0
-    x = prior.decode(prior.sample(1, generator))
-    y = mask * (x + NOISE_STD * torch.randn(x.shape, generator=generator, dtype=DOUBLE))
-    return prior, Observation(y, operators.Inpainting(mask), NOISE_STD)
+    return prior, inpainting(prior, "half", NOISE_STD, torch.Generator().manual_seed(seed))
 
 
 FLOW = "rectified flow"

@@ -73,8 +73,7 @@ def fit_config(
     if iterations >= 0:
         changes["iterations"] = iterations
     config = dataclasses.replace(FITS[preset], **changes)
-    most = config.components if config.objective == "layouts" else max(config.samples, config.start_chains)
-    return dataclasses.replace(config, batch_size=min(batch_size or most, most))
+    return dataclasses.replace(config, batch_size=min(batch_size or config.largest_batch, config.largest_batch))
 
 
 def refine_config(

@@ -41,9 +41,8 @@ class Preset(NamedTuple):
 def rows_together(fit: FitConfig, refine: RefineConfig, samples: int) -> int:
     """The largest batch with gradients: chains of the start, walks of the fit, samples."""
     if fit.objective == "layouts":
-        return min(fit.components, fit.batch_size)
-    chains = fit.start_chains if fit.objective == "bound" else 0
-    return max(chains, fit.samples, min(samples, refine.batch_size))
+        return min(fit.largest_batch, fit.batch_size)
+    return max(fit.largest_batch, min(samples, refine.batch_size))
 
 
 _FORWARD = Kalman(linear_iterations=1, spread_iterations=1, exact_below=0.0)
@@ -75,7 +74,7 @@ PRESETS: dict[str, Preset] = {
         RefineConfig(guidance=_FORWARD, chain="ding", steps=8, attempts=1),
         "for large holes, and for many samples",
         (13.5, 16.8),
-        Rows(Evaluations(800, 480, 48, 0, 51, 0, 0), Evaluations(60, 0, 16, 0, 13, 0, 0)),
+        Rows(Evaluations(800, 480, 48, 0, 50, 0, 0), Evaluations(60, 0, 16, 0, 13, 0, 0)),
     ),
     "published v1": Preset(
         FitConfig.published_v1(),

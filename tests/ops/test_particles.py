@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.autograd.functional import jacobian
+from torch.distributions import MultivariateNormal
 
 from benchmarks.problems import mixture_problem
 from tests.ops.gaussian_chain import DOUBLE, FLOW, VP, draw
@@ -54,6 +56,23 @@ def test_the_evidence_of_a_latent_is_that_of_gaussian_conditioning(schedule):
         seen = Observation(row[None], operators.Linear(alpha * torch.eye(SIZE, dtype=DOUBLE)), sigma)
         exact.append(prior.posterior(seen).posterior(observe()).log_evidence)
     torch.testing.assert_close(twist(prior, z, t).log_likelihood, torch.tensor(exact, dtype=DOUBLE))
+
+
+def test_the_evidence_takes_the_derivative_of_the_denoiser():
+    """Where 80 dimensions decide between modes, a slope over several deviations of the noise is another number."""
+    prior, observation, _ = mixture_problem(80, 2, 3203)
+    t = prior.schedule.time_at_ratio(2 * prior.data_std)
+    alpha, sigma = prior.schedule.level(t)
+    z = alpha * prior.sample(6, seeded()) + sigma * draw(6, 80, seed=5)
+    matrix = observation.operator(torch.eye(80, dtype=DOUBLE)).T
+    step = ReverseStep(t, prior.schedule.level(t), prior.schedule.level(0.1))
+    found = ExactTwist(CountedPrior(prior), observation, z, step, Kalman(), NoiseStreams(0, range(6))).log_likelihood
+    for row, log_likelihood in zip(z, found, strict=True):
+        z0 = prior.denoise(row[None], torch.tensor([t], dtype=DOUBLE))
+        slope = jacobian(lambda x: prior.denoise(x[None], torch.tensor([t], dtype=DOUBLE))[0], row)
+        covariance = sigma**2 / alpha * matrix @ slope @ matrix.T
+        law = MultivariateNormal(z0[0] @ matrix.T, covariance + observation.noise_std**2 * torch.eye(2, dtype=DOUBLE))
+        torch.testing.assert_close(log_likelihood, law.log_prob(observation.y[0]), rtol=2e-3, atol=0.01)
 
 
 @both_schedules

@@ -96,6 +96,13 @@ class FitConfig(Settings):
             return frozenset({"denoiser"} if self.iterations else ())
         return self.guidance.differentiates(self.decoder) | ({"denoiser"} if self.iterations else frozenset())
 
+    @property
+    def largest_batch(self) -> int:
+        """Rows that the networks can be given at once, whatever ``batch_size``: chains and walks, or layouts."""
+        if self.objective == "layouts":
+            return self.components
+        return max(self.samples, self.start_chains if self.objective == "bound" else 0)
+
     @classmethod
     def several(cls, components: int = 64) -> FitConfig:
         """Components around finished draws, weighed by y with few measurements (docs/method.md, section 8).

@@ -59,7 +59,6 @@ class Layouts(Recipe):
     def __init__(self, prior: CountedPrior, observation: Observation, config: FitConfig):
         pixels_only("the objective layouts")(observation)
         self._prior, self._observation, self._config = prior, observation, config
-        self._known = Known(prior, observation, REFRESHES)
 
     def start(self, times: tuple[float, ...], seed: int, callback: Callback) -> HierarchicalPosterior:
         """A component around a finished draw of DInG each; of the keypoints, T_s alone is used."""
@@ -75,7 +74,7 @@ class Layouts(Recipe):
             known, part = Known(prior, self._observation, REFRESHES), among_batches(report, number, len(batches))
             z = ding_chain(prior, known, pure_noise(prior, first, streams), steps, streams, part)
             draws.append(known.completed(z))
-        self._completed = torch.cat(draws)
+        self._completed, self._keep = torch.cat(draws), known.keep
         log_std = torch.full_like(self._completed[:1], math.log(prior.schedule.sigma(times[-1])))
         parts = [
             HierarchicalPosterior(times[-1:], draw[None], log_std, torch.zeros_like(log_std), config.eta)
@@ -116,7 +115,7 @@ class Layouts(Recipe):
 
     def _missed(self, means: Tensor, completed: Tensor, index: int, noise: Tensor) -> Tensor:
         """The share of :data:`RATIOS` ``index`` in the integral of the error of the known latents; ``[batch]``."""
-        prior, keep = self._prior, self._known.keep
+        prior, keep = self._prior, self._keep
         t = prior.schedule.time_at_ratio(RATIOS[index] * prior.data_std)
         level = prior.schedule.level(t)
         z0 = keep * completed + (1 - keep) * means
