@@ -72,7 +72,7 @@ PRESETS: dict[str, Preset] = {
     "layouts": Preset(
         FitConfig.layouts(),
         RefineConfig(guidance=_FORWARD, chain="ding", steps=8, attempts=1),
-        "for large holes, and for many samples",
+        "for many samples of an image, and for large holes at its border",
         (13.5, 16.8),
         Rows(Evaluations(800, 480, 48, 0, 50, 0, 0), Evaluations(60, 0, 16, 0, 13, 0, 0)),
     ),
