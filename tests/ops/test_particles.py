@@ -42,9 +42,9 @@ def observe(noise_std: float = 0.2) -> Observation:
     return Observation(draw(1, MEASURED, seed=3), operators.Linear(draw(MEASURED, SIZE, seed=4)), noise_std)
 
 
-def twist(prior, z, t: float, below: float = 0.1) -> ExactTwist:
-    step = ReverseStep(t, prior.schedule.level(t), prior.schedule.level(below))
-    return ExactTwist(CountedPrior(prior), observe(), z, step, Kalman(), NoiseStreams(0, range(len(z))))
+def twist(prior, z, t: float, below: float = 0.1, observation: Observation | None = None) -> ExactTwist:
+    step, streams = ReverseStep(t, prior.schedule.level(t), prior.schedule.level(below)), NoiseStreams(0, range(len(z)))
+    return ExactTwist(CountedPrior(prior), observation or observe(), z, step, Kalman(), streams)
 
 
 @both_schedules
@@ -60,18 +60,17 @@ def test_the_evidence_of_a_latent_is_that_of_gaussian_conditioning(schedule):
 
 def test_the_evidence_takes_the_derivative_of_the_denoiser():
     """Where 80 dimensions decide between modes, a slope over several deviations of the noise is another number."""
-    prior, observation, _ = mixture_problem(80, 2, 3203)
+    plain, observation, _ = mixture_problem(80, 2, 3203)
+    prior = CountedPrior(plain)
     t = prior.schedule.time_at_ratio(2 * prior.data_std)
     alpha, sigma = prior.schedule.level(t)
-    z = alpha * prior.sample(6, seeded()) + sigma * draw(6, 80, seed=5)
+    z = alpha * plain.sample(6, seeded()) + sigma * draw(6, 80, seed=5)
     matrix = observation.operator(torch.eye(80, dtype=DOUBLE)).T
-    step = ReverseStep(t, prior.schedule.level(t), prior.schedule.level(0.1))
-    found = ExactTwist(CountedPrior(prior), observation, z, step, Kalman(), NoiseStreams(0, range(6))).log_likelihood
+    found = twist(plain, z, t, observation=observation).log_likelihood
     for row, log_likelihood in zip(z, found, strict=True):
-        z0 = prior.denoise(row[None], torch.tensor([t], dtype=DOUBLE))
-        slope = jacobian(lambda x: prior.denoise(x[None], torch.tensor([t], dtype=DOUBLE))[0], row)
-        covariance = sigma**2 / alpha * matrix @ slope @ matrix.T
-        law = MultivariateNormal(z0[0] @ matrix.T, covariance + observation.noise_std**2 * torch.eye(2, dtype=DOUBLE))
+        slope = jacobian(lambda x: prior.denoise(x[None], t)[0], row)
+        covariance = sigma**2 / alpha * matrix @ slope @ matrix.T + observation.noise_std**2 * torch.eye(2, dtype=DOUBLE)
+        law = MultivariateNormal(prior.denoise(row[None], t)[0] @ matrix.T, covariance)
         torch.testing.assert_close(log_likelihood, law.log_prob(observation.y[0]), rtol=2e-3, atol=0.01)
 
 
