@@ -67,9 +67,10 @@ def test_the_evidence_takes_the_derivative_of_the_denoiser():
     z = alpha * plain.sample(6, seeded()) + sigma * draw(6, 80, seed=5)
     matrix = observation.operator(torch.eye(80, dtype=DOUBLE)).T
     found = twist(plain, z, t, observation=observation).log_likelihood
+    noise = observation.noise_std**2 * torch.eye(2, dtype=DOUBLE)
     for row, log_likelihood in zip(z, found, strict=True):
         slope = jacobian(lambda x: prior.denoise(x[None], t)[0], row)
-        covariance = sigma**2 / alpha * matrix @ slope @ matrix.T + observation.noise_std**2 * torch.eye(2, dtype=DOUBLE)
+        covariance = sigma**2 / alpha * matrix @ slope @ matrix.T + noise
         law = MultivariateNormal(prior.denoise(row[None], t)[0] @ matrix.T, covariance)
         torch.testing.assert_close(log_likelihood, law.log_prob(observation.y[0]), rtol=2e-3, atol=0.01)
 
