@@ -39,6 +39,7 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "VIPaint, layouts, 0 iterations": VIPaint(replace(LAYOUTS.fit, iterations=0), LAYOUTS.refine),
     "VIPaint, 32 layouts": VIPaint(FitConfig.layouts(32), LAYOUTS.refine),
     "VIPaint, 16 steps": VIPaint(DEFAULT, RefineConfig(steps=16)),
+    "VIPaint, DInG's transitions": VIPaint(PRESETS["fast"].fit, replace(LAYOUTS.refine, steps=26)),
     "VIPaint, 1 attempt": VIPaint(DEFAULT, RefineConfig(attempts=1)),
     **systems.VARIANTS,
     "VIPaint, 1 keypoint": VIPaint(replace(DEFAULT, keypoint_ratios=(8.0,))),

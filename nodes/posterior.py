@@ -258,7 +258,7 @@ class SamplePosterior(io.ComfyNode):
                     options=list(GUIDANCE),
                     default="kalman",
                     tooltip="Correction towards the observation at each step. kalman: no step size, diverse samples. "
-                    "ding: for masks, fast. layouts: for a fit of that preset. forward only: without gradients. "
+                    "forward only: fast, without gradients. ding: for masks. layouts: for a fit of that preset. "
                     "quality: more steps. pseudo-inverse: one gradient a step. dps: with a step size. published: for a "
                     "fit of that preset.",
                 ),

@@ -17,14 +17,14 @@ GUIDANCE = {
     "dps": RefineConfig(guidance=DPS(), steps=100, decoder="exact"),
     "published v1": PRESETS["published v1"].refine,
     "published v2": PRESETS["published v2"].refine,
-    "kalman, forward only": dataclasses.replace(PRESETS["fast"].refine, chain="guided"),
+    "kalman, forward only": PRESETS["fast"].refine,
     "kalman, quality": PRESETS["quality"].refine,
-    "ding": PRESETS["fast"].refine,
+    "ding": dataclasses.replace(PRESETS["layouts"].refine, steps=26),
     "ding, layouts": PRESETS["layouts"].refine,
 }
 RESTORATIONS = {
     "balanced": "kalman",
-    "fast": "ding",
+    "fast": "kalman, forward only",
     "quality": "kalman, quality",
     "layouts": "ding, layouts",
     "published v1": "published v1",

@@ -68,7 +68,7 @@ def test_the_cost_is_told_before_the_first_step(client, picture):
     run = client.run(graph)
     kinds = [e["type"] for e in run.events if e["type"] in ("progress", "progress_text")]
     assert kinds.index("progress_text") < kinds.index("progress")
-    assert texts(run, node)[0].startswith("Cost (fast): about 12 times an image of KSampler in 28 steps")
+    assert texts(run, node)[0].startswith("Cost (fast): about 11 times an image of KSampler in 28 steps")
 
 
 def test_a_running_node_names_its_stage_and_a_finished_one_its_report(client, picture):

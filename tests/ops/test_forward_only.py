@@ -1,6 +1,7 @@
 """DInG, LanPaint and LATINO, the methods of forward passes: their laws, costs, known latents and proximal step."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,18 @@ from vipaint_ops.evaluation.metrics import moment_errors
 from vipaint_ops.inference.ding import fresh_std
 from vipaint_ops.inference.known import Known, filled
 from vipaint_ops.priors.analytic import GaussianMixturePrior
-from vipaint_ops.samplers import DInGConfig, LanPaintConfig, LATINOConfig, ding, lanpaint, latino
+from vipaint_ops.samplers import (
+    BlendedConfig,
+    DInGConfig,
+    LanPaintConfig,
+    LATINOConfig,
+    RePaintConfig,
+    blended,
+    ding,
+    lanpaint,
+    latino,
+    repaint,
+)
 from vipaint_ops.samplers.lanpaint import oscillator
 from vipaint_ops.samplers.latino import proximal
 
@@ -168,6 +180,23 @@ def test_known_latents_are_encoded_with_the_prediction_in_the_hole():
     assert known.latents is after
     known.refresh(2 * z0, Level(0.999, 0.01))
     assert (known.latents != after).any()
+
+
+OVERWRITING = MASKED | {"blended": (blended, BlendedConfig(steps=4)), "repaint": (repaint, RePaintConfig(steps=4))}
+
+
+@pytest.mark.parametrize("name", OVERWRITING)
+@pytest.mark.parametrize("scattered", [True, False])
+def test_known_pixels_that_fill_no_latent_are_told(name, scattered):
+    """They share every latent with a hidden pixel, and have no effect."""
+    prior, halved = pooled()
+    mask = torch.zeros_like(halved.y)
+    mask[..., ::2, ::2] = 1
+    observation = Observation(mask * halved.y, operators.Inpainting(mask), 0.1) if scattered else halved
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        sample(*OVERWRITING[name], prior, observation, 1)
+    assert sum("0% of the known pixels" in str(warning.message) for warning in seen) == scattered
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (1, 1, 5, 9)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,9 @@ from ..measurement.observation import Observation
 FIRST_REFRESH, REFRESH_FACTOR = 3.0, 3.0
 """Noise-to-signal ratio at which known latents are first encoded anew, and the factor to the next one."""
 
+
+LEAST_USED = 0.5
+"""Share of the known pixels that lies in known latents, below which a warning is given."""
 
 REFRESHES = 3
 """How often known latents are encoded anew by default."""
@@ -51,6 +55,22 @@ def known_latents(prior: CountedPrior, observation: Observation) -> tuple[Tensor
     return known, _keep(_holes(observation, picture), known)
 
 
+def warn_if_unused(observation: Observation, keep: Tensor) -> None:
+    """Warn where few of the known pixels lie in known latents, as with scattered ones: no other pixel is used.
+
+    Args:
+        keep: 1 at known latents, ``[1, 1, height, width]``.
+    """
+    known = 1 - _holes(observation, observation.operator.pinv(observation.y)).amax(1)
+    used = (keep.mean() / known.mean()).item()
+    if used < LEAST_USED:
+        warnings.warn(
+            f"{used:.0%} of the known pixels are used: a method that overwrites latents needs all pixels of a latent. "
+            "Use Kalman guidance, as in the presets fast and balanced",
+            stacklevel=2,
+        )
+
+
 class Known:
     """Known latents that follow the chain: the encoder's view of them depends on the pixels in the hole beside them.
 
@@ -73,6 +93,7 @@ class Known:
         with torch.no_grad():
             self.latents = prior.encode(filled(self._picture, self._holes))
         self.keep = _keep(self._holes, self.latents)
+        warn_if_unused(observation, self.keep)
 
     def refresh(self, z0: Tensor, level: Level) -> None:
         """Encode the picture anew, its hole filled with the decoded ``z0``, where ``level`` reaches the next ratio."""

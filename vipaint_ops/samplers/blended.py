@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..inference.chain import pure_noise, reverse_step
-from ..inference.known import known_latents, pixels_only
+from ..inference.known import known_latents, pixels_only, warn_if_unused
 from ..inference.progress import reported
 from ..settings import number
 from .config import SamplerConfig
@@ -31,6 +31,7 @@ def blended(prior, observation, config, streams, callback):
     """
     steps = prior.schedule.reverse_steps(config.grid(prior))
     known, keep = known_latents(prior, observation)
+    warn_if_unused(observation, keep)
     z = pure_noise(prior, steps[0].t, streams)
     for step in reported(steps, callback):
         alpha, sigma = step.level

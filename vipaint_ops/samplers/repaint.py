@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..inference.chain import pure_noise, reverse_step
-from ..inference.known import known_latents, pixels_only
+from ..inference.known import known_latents, pixels_only, warn_if_unused
 from ..settings import number
 from .driver import sampler
 from .travel import TravelConfig, noised, reported_steps
@@ -35,6 +35,7 @@ def repaint(prior, observation, config, streams, callback):
     """
     moves = config.moves(prior)
     known, keep = known_latents(prior, observation)
+    warn_if_unused(observation, keep)
     z = pure_noise(prior, moves[0].step.t, streams)
     for _, step, jump in reported_steps(moves, callback):
         if jump:
