@@ -44,7 +44,7 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "Kalman, 8 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=8)),
     **{
         f"Kalman, {size} particles, {n} steps": Sampler(samplers.kalman, samplers.KalmanConfig(steps=n, particles=size))
-        for n, size in product((20, 30), (250, 1000))
+        for n, size in product((19, 20, 30), (250, 1000))
     },
     "Kalman, 32 particles": Sampler(samplers.kalman, samplers.KalmanConfig(steps=50, particles=32)),
     "DPS, scale 0.1": Sampler(samplers.dps, samplers.DPSConfig(scale=0.1)),

@@ -149,7 +149,7 @@ class _Light(NamedTuple):
 def _skies() -> tuple[Array, Array]:
     """Times of day over a grid of times and horizons, and the colours there of top and low sky (``[grid, 6]``)."""
     time, row = (g.ravel() for g in np.meshgrid(np.linspace(0, 4, 401)[:-1], np.arange(42.0, 48.1), indexing="ij"))
-    light = scenes._light(time)
+    light = scenes.light_at(time)
     top, low = light["sky_top"][:, 0, 0], light["sky_low"][:, 0, 0]
 
     def mean_colour(rows: slice) -> Array:
@@ -171,7 +171,7 @@ def _light(half: Array) -> _Light:
 
 def _fit_step(edge: Array, time: Array) -> Array:
     """Horizon of edge pixels ``[n, 3, rows, columns]`` under the light of ``time``, by truncated least squares."""
-    light = {name: colour[:, 0, 0] for name, colour in scenes._light(time).items()}
+    light = {name: colour[:, 0, 0] for name, colour in scenes.light_at(time).items()}
     haze = 0.55 * light["sky_low"] + 0.45 * light["ambient"] * np.array([0.34, 0.46, 0.40])
     haze, *trees = (c[..., None] for c in (haze, *(light["ambient"] * colour for colour in _TREES)))
     hill, tree = _cost(edge, haze), _cost(edge, *trees)
@@ -226,7 +226,7 @@ def _sun_scores(halves: Array) -> Array:
     centres = [(band.start + band.stop - 1) / 2 for band in (_TOP_ROWS, _LOW_ROWS)]
     part = (np.arange(_LOW_ROWS.stop) - centres[0]) / (centres[1] - centres[0])
     background = (top + (low - top) * part)[..., None]
-    sun = scenes._light(_light(flat).time)["sun"].transpose(0, 3, 1, 2)
+    sun = scenes.light_at(_light(flat).time)["sun"].transpose(0, 3, 1, 2)
     contrast = np.square(background - sun).sum(axis=1)
     likeness = np.clip(1 - np.square(flat[:, :, : _LOW_ROWS.stop] - sun).sum(axis=1) / contrast, 0, 1)
     disc, ring = (_mean_under(likeness, kernel) for kernel in _sun_kernels())

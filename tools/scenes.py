@@ -9,6 +9,8 @@ a visible part can be drawn exactly, by resampling coordinates and keeping what 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 SIZE = 64
@@ -141,11 +143,23 @@ class _Canvas:
 
 def render(u: np.ndarray) -> np.ndarray:
     """Paint the scenes of ``u`` (``[n, D]``): ``[n, 3, 64, 64]`` float32 RGB in [0, 1]."""
-    a = {name: value[:, None, None] if value.dtype.kind in "fi" else value for name, value in attributes(u).items()}
-    light = _light(a["time_of_day"][:, 0, 0])
-    rows = np.arange(SIZE, dtype=np.float32)[None, :, None]
-    across = (np.arange(SIZE // 2, dtype=np.float32) + 0.5)[None, None, :]
-    canvas = _Canvas(len(u))
+    a = attributes(u)
+    half = paint_half(a, np.arange(SIZE // 2, dtype=np.float32) + 0.5)
+    image = np.concatenate([half[:, :, ::-1], half], axis=2)
+    _paint_sun(image, a)
+    return np.ascontiguousarray(image.transpose(0, 3, 1, 2))
+
+
+def paint_half(a: dict[str, np.ndarray], across: np.ndarray) -> np.ndarray:
+    """Half of the scenes with attributes ``a``, without the sun: ``[n, 64, 32, 3]``.
+
+    Args:
+        across: the distance of each column from the middle of the house, ``[32]``.
+    """
+    light = light_at(a["time_of_day"])
+    a = {name: value[:, None, None] if value.dtype.kind in "fi" else value for name, value in a.items()}
+    rows, across = np.arange(SIZE, dtype=np.float32)[None, :, None], across[None, None, :]
+    canvas = _Canvas(len(a["horizon"]))
     _paint_sky_and_hills(canvas, a, light, rows, across)
     _paint_ground(canvas, a, light, rows, across)
     _paint_trees(canvas, a, light, rows, across)
@@ -153,12 +167,10 @@ def render(u: np.ndarray) -> np.ndarray:
     _paint_towers(canvas, a, light, rows, across)
     _paint_openings(canvas, a, light, rows, across)
     _paint_water(canvas, a, light, rows)
-    image = np.concatenate([canvas.pixels[:, :, ::-1], canvas.pixels], axis=2)
-    _paint_sun(image, a, light, rows)
-    return np.ascontiguousarray(image.transpose(0, 3, 1, 2))
+    return canvas.pixels
 
 
-def _light(t: np.ndarray) -> dict[str, np.ndarray]:
+def light_at(t: np.ndarray) -> dict[str, np.ndarray]:
     """Interpolate the five palettes of the day at ``t`` in [0, 4); colours are ``[n, 1, 1, 3]``."""
     index = t.astype(int)
     part = (t - index)[:, None]
@@ -294,12 +306,13 @@ def _paint_water(canvas, a, light, rows):
     canvas.paint(wet * np.ones_like(canvas.pixels[..., 0]), 0.62 * mirrored + 0.38 * tint)
 
 
-def _paint_sun(image, a, light, rows):
-    side = np.where(a["sun_side"] == "right", 1.0, -1.0)[:, None, None]
+def _paint_sun(image, a):
+    side = np.where(a["sun_side"] == "right", 1.0, -1.0)
     columns = (np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2)[None, None, :]
-    distance = np.hypot(columns - side * a["sun_offset"], rows - a["sun_row"])
+    rows = np.arange(SIZE, dtype=np.float32)[None, :, None]
+    distance = np.hypot(columns - (side * a["sun_offset"])[:, None, None], rows - a["sun_row"][:, None, None])
     disc = np.clip(SUN_RADIUS - distance + 0.5, 0, 1).astype(np.float32)[..., None]
-    image += disc * (light["sun"].astype(np.float32) - image)
+    image += disc * (light_at(a["time_of_day"])["sun"].astype(np.float32) - image)
 
 
 def sample_scenes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -309,7 +322,13 @@ def sample_scenes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample_agreeing(
-    u: np.ndarray, visible: np.ndarray, chains: int, seed: int, steps: int = 200, tolerance: float = 0.02
+    u: np.ndarray,
+    visible: np.ndarray,
+    chains: int,
+    seed: int,
+    steps: int = 200,
+    tolerance: float = 0.02,
+    render: Callable[[np.ndarray], np.ndarray] = render,
 ) -> np.ndarray:
     """Draw scenes that agree with the visible part of given ones: the true completions.
 
@@ -321,6 +340,7 @@ def sample_agreeing(
         u: scenes, ``[n, D]``.
         visible: boolean ``[64, 64]``, true where observed.
         chains: completions per scene.
+        render: what ``u`` looks like.
 
     Returns:
         ``[n, chains, D]`` uniforms of agreeing scenes.
@@ -329,9 +349,9 @@ def sample_agreeing(
     state = np.repeat(u, chains, axis=0)
     target = np.repeat(render(u)[:, :, visible], chains, axis=0)
     for step in range(steps):
-        share = (1 / DIMENSION, 3 / DIMENSION, 0.5)[step % 3]
+        share = (1 / u.shape[1], 3 / u.shape[1], 0.5)[step % 3]
         redraw = rng.random(state.shape) < share
         proposal = np.where(redraw, rng.random(state.shape), state)
         agrees = (np.abs(render(proposal)[:, :, visible] - target) <= tolerance).all(axis=(1, 2))
         state[agrees] = proposal[agrees]
-    return state.reshape(len(u), chains, DIMENSION)
+    return state.reshape(len(u), chains, -1)

@@ -6,8 +6,9 @@
 
     python -m tools.train_prior unpack      --work build/prior     # what is shipped, to train it further with --resume
 
-Each stage writes a checkpoint every few minutes; learning rates follow a cosine in elapsed time. With --resume the
-denoiser starts from the average saved last, with a fresh optimiser.
+Each stage writes a checkpoint every few minutes; learning rates follow a cosine in elapsed time. With --resume a
+network starts from the average saved last, with a fresh optimiser. With --scenes streets the pictures are those of
+:mod:`tools.streets`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import copy
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +28,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tools import scenes
+from tools import scenes, streets
 from vipaint_ops.diffusion.schedule import NoiseSchedule
 
 TRAIN_SEED, HELD_OUT_SEED = 1, 2
 TRAIN_SCENES = 40_000
+GENERATORS = {"houses": scenes, "streets": streets}
 BETAS = {"start": 0.0015, "end": 0.0195, "steps": 1000}
 
 AUTOENCODER = {
@@ -117,19 +120,22 @@ def reconstruction_psnr(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
     return 10 * torch.log10(4 / (out.clamp(-1, 1) - images).square().mean(dim=(1, 2, 3)))
 
 
-def train_autoencoder(work: Path, minutes: float, seed: int = 0, batch: int = 16) -> None:
+def train_autoencoder(options: argparse.Namespace, seed: int = 0, batch: int = 16) -> None:
     """L1 + gradient L1 + a whisper of KL, bfloat16 autocast, exponential average of the weights."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(TRAIN_SEED)
-    pool = (scenes.render(scenes.draw_uniforms(20_000, rng)) * 255).round().astype(np.uint8)
-    held_out = to_unit(scenes.sample_scenes(128, HELD_OUT_SEED)[0])
+    generator, saved = GENERATORS[options.scenes], options.work / "autoencoder.safetensors"
+    pool = (generator.render(generator.draw_uniforms(20_000, rng)) * 255).round().astype(np.uint8)
+    held_out = to_unit(generator.sample_scenes(128, HELD_OUT_SEED)[0])
     model = AutoencoderKL(**AUTOENCODER)
+    if options.resume:
+        model.load_state_dict(load_file(saved))
     average = Average(model, 0.999)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
-    clock, step = Clock(minutes), 0
+    optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    clock, step = Clock(options.minutes), 0
     while clock.progress < 1:
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * clock.factor() + 1e-6
+            group["lr"] = options.rate * clock.factor() + 1e-6
         x = to_unit(pool[rng.integers(len(pool), size=batch)] / np.float32(255))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             latent = model.encode(x).latent_dist
@@ -141,7 +147,7 @@ def train_autoencoder(work: Path, minutes: float, seed: int = 0, batch: int = 16
         if step % 500 == 0 or clock.progress >= 1:
             psnr = reconstruction_psnr(average.module, held_out)
             print(f"{step} {clock.progress:.3f} loss {loss.item():.4f} psnr {psnr.mean():.2f} dB", flush=True)
-            save_file(average.module.state_dict(), work / "autoencoder.safetensors")
+            save_file(average.module.state_dict(), saved)
 
 
 def whiten(autoencoder: AutoencoderKL, latents: Tensor) -> None:
@@ -158,19 +164,20 @@ def whiten(autoencoder: AutoencoderKL, latents: Tensor) -> None:
 
 
 @torch.no_grad()
-def encode_scenes(autoencoder: AutoencoderKL, count: int, seed: int) -> Tensor:
+def encode_scenes(autoencoder: AutoencoderKL, kind: str, count: int, seed: int) -> Tensor:
     """Latents of ``count`` scenes, ``[count, 4, 16, 16]``; the scenes of a seed do not depend on the count."""
-    u = scenes.draw_uniforms(count, np.random.default_rng(seed))
+    generator = GENERATORS[kind]
+    u = generator.draw_uniforms(count, np.random.default_rng(seed))
     return torch.cat(
-        [autoencoder.encode(to_unit(scenes.render(u[i : i + 64]))).latent_dist.mode() for i in range(0, count, 64)]
+        [autoencoder.encode(to_unit(generator.render(u[i : i + 64]))).latent_dist.mode() for i in range(0, count, 64)]
     )
 
 
-def load_autoencoder(work: Path) -> AutoencoderKL:
+def load_autoencoder(options: argparse.Namespace) -> AutoencoderKL:
     """The trained autoencoder with whitened latents."""
     model = AutoencoderKL(**AUTOENCODER).eval().requires_grad_(False)
-    model.load_state_dict(load_file(work / "autoencoder.safetensors"))
-    whiten(model, encode_scenes(model, 2048, TRAIN_SEED))
+    model.load_state_dict(load_file(options.work / "autoencoder.safetensors"))
+    whiten(model, encode_scenes(model, options.scenes, 2048, TRAIN_SEED))
     return model
 
 
@@ -189,25 +196,23 @@ def validation_loss(model: UNet2DModel, latents: Tensor, schedule: NoiseSchedule
     return [quarter.mean().item() for quarter in error.chunk(4)]
 
 
-def train_denoiser(
-    work: Path, minutes: float, resume: bool = False, rate: float = 1e-3, seed: int = 0, batch: int = 32
-) -> None:
+def train_denoiser(options: argparse.Namespace, seed: int = 0, batch: int = 32) -> None:
     """v-prediction with stratified times, bfloat16 autocast, exponential average of the weights."""
     torch.manual_seed(seed)
     schedule = NoiseSchedule.scaled_linear(**BETAS)
-    autoencoder = load_autoencoder(work)
-    latents = encode_scenes(autoencoder, TRAIN_SCENES, TRAIN_SEED)
-    held_out = encode_scenes(autoencoder, 256, HELD_OUT_SEED)
+    autoencoder, saved = load_autoencoder(options), options.work / "denoiser.safetensors"
+    latents = encode_scenes(autoencoder, options.scenes, TRAIN_SCENES, TRAIN_SEED)
+    held_out = encode_scenes(autoencoder, options.scenes, 256, HELD_OUT_SEED)
     print(f"latents {tuple(latents.shape)} std {latents.std(dim=(0, 2, 3)).tolist()}", flush=True)
     model = UNet2DModel(**DENOISER)
-    if resume:
-        model.load_state_dict(load_file(work / "denoiser.safetensors"))
+    if options.resume:
+        model.load_state_dict(load_file(saved))
     average = Average(model, 0.9995)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    clock, step = Clock(minutes, hold=0.3), 0
+    optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    clock, step = Clock(options.minutes, hold=0.3), 0
     while clock.progress < 1:
         for group in optimiser.param_groups:
-            group["lr"] = rate * clock.factor() + 1e-6
+            group["lr"] = options.rate * clock.factor() + 1e-6
         x = latents[torch.randint(len(latents), (batch,))]
         t = (torch.arange(batch) + torch.rand(())) / batch
         z, target = noisy(x, t, torch.randn_like(x), schedule)
@@ -219,13 +224,14 @@ def train_denoiser(
         if step % 1000 == 0 or clock.progress >= 1:
             quarters = " ".join(f"{q:.4f}" for q in validation_loss(average.module, held_out, schedule))
             print(f"{step} {clock.progress:.3f} loss {loss.item():.4f} val {quarters}", flush=True)
-            save_file(average.module.state_dict(), work / "denoiser.safetensors")
+            save_file(average.module.state_dict(), saved)
 
 
-def export(work: Path, out: Path) -> None:
+def export(options: argparse.Namespace) -> None:
     """Both networks as one half-precision safetensors file that carries its own configuration."""
-    tensors = {f"autoencoder.{k}": v for k, v in load_autoencoder(work).state_dict().items()}
-    tensors |= {f"denoiser.{k}": v for k, v in load_file(work / "denoiser.safetensors").items()}
+    out = options.out
+    tensors = {f"autoencoder.{k}": v for k, v in load_autoencoder(options).state_dict().items()}
+    tensors |= {f"denoiser.{k}": v for k, v in load_file(options.work / "denoiser.safetensors").items()}
     metadata = {
         "format": "vipaint-embedded-1",
         "autoencoder": json.dumps(AUTOENCODER),
@@ -239,30 +245,30 @@ def export(work: Path, out: Path) -> None:
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 
-def unpack(work: Path, exported: Path) -> None:
+def unpack(options: argparse.Namespace) -> None:
     """The inverse of :func:`export`, to go on training from what is shipped; whitening again changes nothing."""
-    tensors = {k: v.float() for k, v in load_file(exported).items()}
+    tensors = {k: v.float() for k, v in load_file(options.out).items()}
     for name in ("autoencoder", "denoiser"):
         part = {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
-        save_file(part, work / f"{name}.safetensors")
+        save_file(part, options.work / f"{name}.safetensors")
 
 
-def main() -> None:
+STAGES = {"autoencoder": train_autoencoder, "denoiser": train_denoiser, "export": export, "unpack": unpack}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("autoencoder", "denoiser", "export", "unpack"))
+    parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--minutes", type=float, default=40.0)
-    parser.add_argument("--resume", action="store_true", help="start the denoiser from the one saved last")
-    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of the denoiser")
+    parser.add_argument("--resume", action="store_true", help="start from the network saved last")
+    parser.add_argument("--rate", type=float, help="peak learning rate (default 0.002 autoencoder, 0.001 denoiser)")
+    parser.add_argument("--scenes", default="houses", choices=GENERATORS, help="training pictures (default houses)")
     parser.add_argument("--work", type=Path, default=Path("build/prior"))
     parser.add_argument("--out", type=Path, default=Path("vipaint_ops/assets/embedded_prior.safetensors"))
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    if arguments.stage in ("export", "unpack"):
-        {"export": export, "unpack": unpack}[arguments.stage](arguments.work, arguments.out)
-    elif arguments.stage == "autoencoder":
-        train_autoencoder(arguments.work, arguments.minutes)
-    else:
-        train_denoiser(arguments.work, arguments.minutes, arguments.resume, arguments.rate)
+    options = parser.parse_args(arguments)
+    options.rate = options.rate or {"autoencoder": 2e-3}.get(options.stage, 1e-3)
+    options.work.mkdir(parents=True, exist_ok=True)
+    STAGES[options.stage](options)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from vipaint_ops.diffusion.prior import CountedPrior
 from vipaint_ops.diffusion.schedule import ReverseStep
 from vipaint_ops.diffusion.streams import NoiseStreams
 from vipaint_ops.evaluation.metrics import sliced_wasserstein
+from vipaint_ops.inference.chain import KEPT, MOVES, noisiest, pure_noise
 from vipaint_ops.inference.corrections import DPS, Kalman
 from vipaint_ops.inference.particles import LEAST_EFFECTIVE, effective_share, systematic, tempered
 from vipaint_ops.inference.twist import FEW, ExactTwist
@@ -133,6 +134,44 @@ def test_tempering_is_as_little_as_keeps_the_effective_share():
     share = effective_share(power[:, None] * log_weights)
     assert share[2] == pytest.approx(LEAST_EFFECTIVE, abs=1e-5)
     assert (share >= LEAST_EFFECTIVE).all()
+
+
+def shared_brightness(std: float, size: int = 400) -> CountedPrior:
+    """Pictures whose elements differ by 0.1, and share a brightness."""
+    covariance = 0.01 * torch.eye(size, dtype=DOUBLE) + std**2
+    return CountedPrior(
+        GaussianMixturePrior(torch.ones(1, dtype=DOUBLE), torch.zeros(1, size, dtype=DOUBLE), covariance[None], VP)
+    )
+
+
+def test_data_that_show_at_the_noisiest_level_are_moved_to():
+    """The variance of the brightness after Langevin moves in closed form, and nearer to that of p(z_t) than noise."""
+    prior, t = shared_brightness(8.0), 1.0
+    z = noisiest(prior, t, NoiseStreams(0, range(4000)))
+    alpha, sigma = prior.schedule.level(t)
+    size = z.shape[1]
+    exact = sigma**2 + alpha**2 * (0.01 + 64 * size)
+    kept = KEPT + (1 - KEPT) * (1 - sigma**2 / exact)
+    variance = sigma**2
+    for _ in range(MOVES):
+        variance = kept**2 * variance + (1 - KEPT**2) * sigma**2
+    found = (z.sum(1) / size**0.5).var().item()
+    assert found == pytest.approx(variance, rel=5 * (2 / 4000) ** 0.5)
+    assert sigma**2 < variance < exact
+    assert exact - variance < 0.5 * (exact - sigma**2)
+    across = (z[:, 0] - z[:, 1]).var().item() / 2
+    assert across == pytest.approx(sigma**2, rel=5 * (2 / 4000) ** 0.5)
+
+
+def test_data_that_do_not_show_cost_nothing():
+    prior, t = shared_brightness(1.0), 1.0
+    torch.testing.assert_close(
+        noisiest(prior, t, NoiseStreams(0, range(3))),
+        pure_noise(prior, t, NoiseStreams(0, range(3))),
+        rtol=0,
+        atol=0,
+    )
+    assert prior.evaluations.denoiser == 0
 
 
 @both_schedules

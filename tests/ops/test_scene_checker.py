@@ -7,7 +7,7 @@ import pytest
 import torch
 from kornia.filters import gaussian_blur2d
 
-from tools import scene_checker, scenes
+from tools import scene_checker, scenes, streets
 
 COUNT = 500
 
@@ -165,3 +165,13 @@ def test_a_seen_sun_leaves_no_freedom_to_it():
     assert (sun.side == "left").all()
     assert (scene_checker.count_suns(images) == (1, 0)).all()
     assert np.abs(scenes.attributes(drawn)["sun_offset"] - truth["sun_offset"]).max() < 0.2
+
+
+def test_a_street_with_one_house_hidden_has_completions_that_repeat_the_other_one_and_some_that_do_not():
+    u, (_, visible) = streets.draw_uniforms(1, np.random.default_rng(7)), half_hidden(1)
+    drawn = scenes.sample_agreeing(u, visible, chains=12, seed=0, steps=90, render=streets.render)[0]
+    truth, completions = streets.render(u)[0], streets.render(drawn)
+    assert np.abs(completions - truth)[..., visible].max() <= 0.02
+    houses = completions[:, :, 16:]
+    apart = np.abs(houses[..., :32] - houses[..., 32:]).max(axis=(1, 2, 3))
+    assert 0 < (apart < 1e-6).sum() < 12

@@ -17,6 +17,8 @@ from .corrections import Correction
 
 START_RATIO, END_RATIO = 150.0, 0.05
 """Noise-to-signal ratios sigma / (alpha data_std) between which chains run, where the schedule reaches them."""
+MOVES, KEPT = 6, 0.3
+"""Langevin moves at a first level that still shows the data, and the share of z that each of them keeps."""
 
 
 def end_time(schedule: NoiseSchedule, data_std: float) -> float:
@@ -60,6 +62,25 @@ def _check_steps(steps: int) -> None:
 def pure_noise(prior: CountedPrior, t: float, streams: NoiseStreams) -> Tensor:
     """The start of a chain: z at time ``t`` without any picture, one row a stream."""
     return prior.schedule.sigma(t) * streams.first(prior.zeros(streams.rows))
+
+
+def noisiest(prior: CountedPrior, t: float, streams: NoiseStreams) -> Tensor:
+    """z at the first level of a chain, one row a stream: pure noise, moved towards p(z_t) where the data show in it.
+
+    They do where alpha |z_0| exceeds sigma. There, pure noise gives modes wrong shares. A move is preconditioned
+    Crank-Nicolson Langevin (Cotter et al. 2013, section 4), which leaves N(0, sigma^2) as it is where the network
+    predicts 0:
+
+        z <- rho z + (1 - rho) alpha zh(z) + sqrt(1 - rho^2) sigma noise
+    """
+    z, (alpha, sigma) = pure_noise(prior, t, streams), prior.schedule.level(t)
+    if z[0].numel() * (alpha * prior.data_std) ** 2 <= sigma**2:
+        return z
+    with torch.no_grad():
+        for _ in range(MOVES):
+            towards = KEPT * z + (1 - KEPT) * alpha * prior.denoise(z, t)
+            z = towards + math.sqrt(1 - KEPT**2) * sigma * streams.normal(z)
+    return z
 
 
 def reverse_step(z: Tensor, z0: Tensor, step: ReverseStep, streams: NoiseStreams, eta: float = 1.0) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..inference.chain import guided_chain, pure_noise
+from ..inference.chain import guided_chain, noisiest, pure_noise
 from ..inference.corrections import Kalman
 from ..inference.decoder import DECODERS
 from ..inference.particles import Particles, particle_chain
@@ -34,10 +34,10 @@ class KalmanConfig(LogSnrConfig):
 def kalman(prior, observation, config, streams, callback):
     """Ancestral sampling with Tweedie-covariance guidance; exact for Gaussian priors (TMPD, Boys et al. 2023)."""
     times = config.grid(prior)
-    z = pure_noise(prior, times[0], streams)
     if config.particles > 1:
         observation.require_gaussian("weighing particles")
-        particles = Particles(z, config.particles)
+        particles = Particles(noisiest(prior, times[0], streams), config.particles)
         return particle_chain(prior, observation, particles, times, config.correction, streams, callback)
     steps = reported(prior.schedule.reverse_steps(times), callback)
+    z = pure_noise(prior, times[0], streams)
     return guided_chain(prior, observation, z, steps, config.correction, streams)

@@ -11,7 +11,7 @@ from ..diffusion.prior import CountedPrior
 from ..diffusion.schedule import Level, NoiseSchedule, reverse_mean, transition
 from ..diffusion.streams import NoiseStreams
 from ..inference.batches import among_batches
-from ..inference.chain import end_time, guided_chain, pure_noise, start_time, time_grid
+from ..inference.chain import end_time, guided_chain, noisiest, pure_noise, start_time, time_grid
 from ..inference.particles import Particles, particle_chain, weighs_exactly
 from ..inference.progress import Callback, reported
 from ..measurement.observation import Observation
@@ -64,7 +64,7 @@ def weighed_draws(
     count, end = config.components, end_time(prior.schedule, prior.data_std)
     if weighs_exactly(observation):
         streams, start = NoiseStreams(seed, range(count)), start_time(prior.schedule, prior.data_std)
-        particles = Particles(pure_noise(prior, start, streams), count)
+        particles = Particles(noisiest(prior, start, streams), count)
         times = time_grid(prior.schedule, start, end, config.start_steps)
         draws, population = particle_chain(prior, observation, particles, times, config.guidance, streams, callback)
         return draws, str(population)
