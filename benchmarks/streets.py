@@ -38,14 +38,14 @@ METHODS: dict[str, VIPaint | Sampler] = {
 AUTOENCODED = "true completions, autoencoded"
 COLUMNS = {"distance": "distance to true completions", "diversity": "pairwise distance", "tflop": "TFLOP/sample, SD1.5"}
 PRIOR = Path("build/streets/prior.safetensors")
-TRAINING = ("unpack", "autoencoder --resume --minutes 14 --rate 0.001", "denoiser --resume --minutes 34")
+TRAINING = ("unpack", "autoencoder --resume --minutes 15 --rate 0.001", "denoiser --resume --minutes 30")
 """From the shipped prior on."""
 
 
 def load_prior(path: Path) -> DiffusionPrior:
     """The prior of streets; trained if the file is missing."""
     if not path.exists():
-        common = ["--scenes", "streets", "--work", str(path.parent)]
+        common = ["--scenes", "streets", "--count", "10000", "--work", str(path.parent)]
         for stage in (*TRAINING, f"export --out {path}"):
             train_prior.main([*stage.split(), *common])
     return load_embedded_prior(path)

@@ -121,11 +121,11 @@ def reconstruction_psnr(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
 
 
 def train_autoencoder(options: argparse.Namespace, seed: int = 0, batch: int = 16) -> None:
-    """L1 + gradient L1 + a whisper of KL, bfloat16 autocast, exponential average of the weights."""
+    """L1 + gradient L1 + a whisper of KL, exponential average of the weights."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(TRAIN_SEED)
     generator, saved = GENERATORS[options.scenes], options.work / "autoencoder.safetensors"
-    pool = (generator.render(generator.draw_uniforms(20_000, rng)) * 255).round().astype(np.uint8)
+    pool = (generator.render(generator.draw_uniforms(options.count // 2, rng)) * 255).round().astype(np.uint8)
     held_out = to_unit(generator.sample_scenes(128, HELD_OUT_SEED)[0])
     model = AutoencoderKL(**AUTOENCODER)
     if options.resume:
@@ -137,14 +137,13 @@ def train_autoencoder(options: argparse.Namespace, seed: int = 0, batch: int = 1
         for group in optimiser.param_groups:
             group["lr"] = options.rate * clock.factor() + 1e-6
         x = to_unit(pool[rng.integers(len(pool), size=batch)] / np.float32(255))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            latent = model.encode(x).latent_dist
-            out = model.decode(latent.sample()).sample
+        latent = model.encode(x).latent_dist
+        out = model.decode(latent.sample()).sample
         kl = latent.kl().mean() / latent.mean[0].numel()
-        loss = (out.float() - x).abs().mean() + 0.5 * gradient_l1(out.float(), x) + 1e-4 * kl
+        loss = (out - x).abs().mean() + 0.5 * gradient_l1(out, x) + 1e-4 * kl
         descend(loss, model, optimiser, average)
         step += 1
-        if step % 500 == 0 or clock.progress >= 1:
+        if step % 100 == 0 or clock.progress >= 1:
             psnr = reconstruction_psnr(average.module, held_out)
             print(f"{step} {clock.progress:.3f} loss {loss.item():.4f} psnr {psnr.mean():.2f} dB", flush=True)
             save_file(average.module.state_dict(), saved)
@@ -197,11 +196,11 @@ def validation_loss(model: UNet2DModel, latents: Tensor, schedule: NoiseSchedule
 
 
 def train_denoiser(options: argparse.Namespace, seed: int = 0, batch: int = 32) -> None:
-    """v-prediction with stratified times, bfloat16 autocast, exponential average of the weights."""
+    """v-prediction with stratified times, exponential average of the weights."""
     torch.manual_seed(seed)
     schedule = NoiseSchedule.scaled_linear(**BETAS)
     autoencoder, saved = load_autoencoder(options), options.work / "denoiser.safetensors"
-    latents = encode_scenes(autoencoder, options.scenes, TRAIN_SCENES, TRAIN_SEED)
+    latents = encode_scenes(autoencoder, options.scenes, options.count, TRAIN_SEED)
     held_out = encode_scenes(autoencoder, options.scenes, 256, HELD_OUT_SEED)
     print(f"latents {tuple(latents.shape)} std {latents.std(dim=(0, 2, 3)).tolist()}", flush=True)
     model = UNet2DModel(**DENOISER)
@@ -216,9 +215,7 @@ def train_denoiser(options: argparse.Namespace, seed: int = 0, batch: int = 32) 
         x = latents[torch.randint(len(latents), (batch,))]
         t = (torch.arange(batch) + torch.rand(())) / batch
         z, target = noisy(x, t, torch.randn_like(x), schedule)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            out = model(z, t * (BETAS["steps"] - 1)).sample
-        loss = F.mse_loss(out.float(), target)
+        loss = F.mse_loss(model(z, t * (BETAS["steps"] - 1)).sample, target)
         descend(loss, model, optimiser, average)
         step += 1
         if step % 1000 == 0 or clock.progress >= 1:
@@ -263,6 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="start from the network saved last")
     parser.add_argument("--rate", type=float, help="peak learning rate (default 0.002 autoencoder, 0.001 denoiser)")
     parser.add_argument("--scenes", default="houses", choices=GENERATORS, help="training pictures (default houses)")
+    parser.add_argument("--count", type=int, default=TRAIN_SCENES, help=f"pictures (default {TRAIN_SCENES})")
     parser.add_argument("--work", type=Path, default=Path("build/prior"))
     parser.add_argument("--out", type=Path, default=Path("vipaint_ops/assets/embedded_prior.safetensors"))
     options = parser.parse_args(arguments)

@@ -117,10 +117,12 @@ def resolved(result):
 
 @pytest.fixture(scope="module")
 def alone(pictures, quick, tmp_path_factory):
-    """The results of one worker."""
+    """The results of one worker, in this process."""
     out = tmp_path_factory.mktemp("alone") / "out"
     masks = str(pictures / "masks")
-    assert main(["batch", str(pictures / "photos"), "--masks", masks, "--out", str(out), *quick]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_module, "_workers", lambda options: [Inline()])
+        assert main(["batch", str(pictures / "photos"), "--masks", masks, "--out", str(out), *quick]) == 0
     return out
 
 
@@ -211,15 +213,15 @@ def _heeds():
 class Driver:
     """A batch of its own process, on twelve items. Like those of a terminal, its signals reach its workers, too."""
 
-    def __init__(self, pictures, quick, out, *options):
+    def __init__(self, pictures, quick, out):
         rows = [row("abcd"[seed % 4], seed=seed, name=f"item {seed:02d}") for seed in range(12)]
         self.command = [sys.executable, "-m", "vipaint_ops.cli", "batch", write_table(pictures / "kill.csv", rows)]
-        self.command += ["--out", str(out), *options, *quick]
-        self.out, self.process = out, None
+        self.quick, self.out, self.process = quick, out, None
 
-    def start(self):
+    def start(self, *options):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(self.command, cwd=ROOT, start_new_session=True, preexec_fn=_heeds, **pipes)
+        command = [*self.command, "--out", str(self.out), *options, *self.quick]
+        self.process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, preexec_fn=_heeds, **pipes)
 
     def wait_for(self, count):
         """Wait until the manifest has a number of lines."""
@@ -246,8 +248,8 @@ class Driver:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(pictures, quick, tmp_path):
-    driver = Driver(pictures, quick, tmp_path / "out", "--workers", "2")
-    driver.start()
+    driver = Driver(pictures, quick, tmp_path / "out")
+    driver.start("--workers", "2")
     driver.wait_for(1)
     os.kill(driver.workers()[0], signal.SIGKILL)
     driver.wait_for(3)
@@ -288,8 +290,8 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(pict
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 def test_ray_workers_write_the_same_files_and_can_be_killed(alone, pictures, quick, tmp_path):
-    driver = Driver(pictures, quick, tmp_path / "out", "--workers", "2", "--ray")
-    driver.start()
+    driver = Driver(pictures, quick, tmp_path / "out")
+    driver.start("--workers", "2", "--ray")
     driver.wait_for(1)
     while not driver.workers(b"ray::_Actor.run"):
         time.sleep(0.01)
