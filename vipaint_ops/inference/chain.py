@@ -68,8 +68,7 @@ def noisiest(prior: CountedPrior, t: float, streams: NoiseStreams) -> Tensor:
     """z at the first level of a chain, one row a stream: pure noise, moved towards p(z_t) where the data show in it.
 
     They do where alpha |z_0| exceeds sigma. There, pure noise gives modes wrong shares. A move is preconditioned
-    Crank-Nicolson Langevin (Cotter et al. 2013, section 4), which leaves N(0, sigma^2) as it is where the network
-    predicts 0:
+    Crank-Nicolson Langevin (Cotter et al. 2013), which leaves N(0, sigma^2) as it is where the network predicts 0:
 
         z <- rho z + (1 - rho) alpha zh(z) + sqrt(1 - rho^2) sigma noise
     """
