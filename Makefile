@@ -6,6 +6,7 @@ else
 PYTHON ?= python3
 BIN := $(VENV)/bin
 endif
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --ignore=tests/host --ignore=tests/frontend
 DEMO := out/demo
 PACKAGE := out/package
 export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
@@ -13,11 +14,12 @@ COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python $(COMF
 export COMFYUI_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-host test-frontend fuzz comfy lint ruff format-check mypy lint-imports bench package icon clean
+.PHONY: help demo test coverage test-host test-frontend fuzz comfy lint ruff format-check mypy lint-imports bench package icon clean
 
 help:
 	@echo "make demo        restore a picture with half of it hidden, eight times; pictures in $(DEMO)"
-	@echo "make test        run the tests with coverage of vipaint_ops"
+	@echo "make test        run the tests of the library and the node files"
+	@echo "make coverage    the same, with the coverage of vipaint_ops, which takes twice the time"
 	@echo "make test-host   run the nodes in the ComfyUI at COMFYUI_PATH ($(COMFYUI_PATH))"
 	@echo "make test-frontend  open templates, help pages and blueprints in that ComfyUI's frontend, in Chromium"
 	@echo "make fuzz        try random prompts, interrupts, files and command lines in that ComfyUI, for hours; see docs/fuzz.md"
@@ -33,9 +35,12 @@ demo: $(VENV)/.installed
 	@echo "The pictures are in $(CURDIR)/$(DEMO)"
 
 # The tensors of the tests are small: one thread for each of several processes is faster than several threads.
-test: export OMP_NUM_THREADS = 1
+test coverage: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term --cov-fail-under=90 --ignore=tests/host --ignore=tests/frontend
+	$(PYTEST)
+
+coverage: $(VENV)/.installed
+	$(PYTEST) --cov --cov-report=term --cov-fail-under=90
 
 test-host: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/host
