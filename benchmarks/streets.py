@@ -22,7 +22,7 @@ from benchmarks import systems
 from benchmarks.full_size import on_sd15
 from benchmarks.report import RESULTS, Figures, Report, Store, draw_intervals, paired
 from benchmarks.systems import Sampler, VIPaint
-from benchmarks.tasks import COMPLETIONS, HELD_OUT_SEED, MASK_NOISE, MASKS
+from benchmarks.tasks import HELD_OUT_SEED, MASK_NOISE, MASKS
 from tools import scenes, streets, train_prior
 from vipaint_ops import PRESETS, Observation, load_embedded_prior, operators
 from vipaint_ops.diffusion.prior import DiffusionPrior
@@ -35,7 +35,6 @@ METHODS: dict[str, VIPaint | Sampler] = {
     "VIPaint, 32 layouts, 0 iterations": VIPaint(replace(LAYOUTS, iterations=0), PRESETS["layouts"].refine),
     **{name: systems.METHODS[name] for name in ("VIPaint", "VIPaint, fast", "DInG", "LanPaint")},
 }
-AUTOENCODED = "true completions, autoencoded"
 COLUMNS = {"distance": "distance to true completions", "diversity": "pairwise distance", "tflop": "TFLOP/sample, SD1.5"}
 PRIOR = Path("build/streets/prior.safetensors")
 TRAINING = ("unpack", "autoencoder --resume --minutes 15 --rate 0.001", "denoiser --resume --minutes 30")
@@ -52,11 +51,11 @@ def load_prior(path: Path) -> DiffusionPrior:
 
 
 @cache
-def completions(task: str, scene: int, seed: int = HELD_OUT_SEED) -> Tensor:
-    """The street itself, then true completions, ``[1 + COMPLETIONS, 3, 64, 64]``."""
+def completions(task: str, scene: int) -> Tensor:
+    """The street itself, then 32 true completions, ``[33, 3, 64, 64]``."""
     u = streets.draw_uniforms(scene + 1, np.random.default_rng(HELD_OUT_SEED))[-1:]
     visible = MASKS[task][0, 0].bool().numpy()
-    agreeing = scenes.sample_agreeing(u, visible, COMPLETIONS, seed, 300, render=streets.render)[0]
+    agreeing = scenes.sample_agreeing(u, visible, 32, HELD_OUT_SEED, 300, render=streets.render)[0]
     return train_prior.to_unit(streets.render(np.concatenate([u, agreeing])))
 
 
@@ -81,9 +80,6 @@ def within_budget(method: str, prior: DiffusionPrior) -> VIPaint | Sampler:
 
 def draw(method: str, task: str, scene: int, count: int, prior: DiffusionPrior) -> tuple[Tensor, Figures]:
     """Samples of one street, and their costs a sample."""
-    if method == AUTOENCODED:
-        with torch.no_grad():
-            return prior.decode(prior.encode(completions(task, scene, seed=4)[1 : count + 1])), {}
     restore, observation = within_budget(method, prior), observed(task, scene)
     samples, spent = restore(prior, observation, count, torch.Generator().manual_seed(scene))
     tflop = on_sd15(restore, observation)(spent) / count
@@ -113,10 +109,11 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first scene (default 0)")
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--tasks", nargs="*", default=TASKS, choices=TASKS, metavar="TASK", help=", ".join(TASKS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS, metavar="METHOD")
     parser.add_argument("--work", type=Path, default=Path("build/streets/runs"), help="folder of the stored runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables, the raw numbers and the plot")
     options = parser.parse_args()
-    prior, store, methods = load_prior(options.prior), Store(options.work), [AUTOENCODED, *METHODS]
+    prior, store, methods = load_prior(options.prior), Store(options.work), options.methods
     numbers = range(options.first, options.first + options.scenes)
     for scene, task, method in product(numbers, options.tasks, methods):
         run(options, prior, store, method, task, scene)
@@ -128,7 +125,7 @@ def main() -> None:
             ["method", *COLUMNS.values()],
             [[method, *(str(one.get(name, "")) for name in COLUMNS)] for method, one in found.items()],
         )
-    for rival in METHODS:
+    for rival in methods:
         paired(report, store, options.tasks, (REFERENCE, rival), "distance")
         paired(report, store, options.tasks, ("VIPaint, fast", rival), "distance")
     for axes, task in zip(report.panels(len(options.tasks)), options.tasks, strict=True):
