@@ -264,7 +264,7 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(pict
     assert 3 <= len(finished) < 12
     before = {path: when for path, when in times(driver.out).items() if Path(path).parent.name in finished}
 
-    driver.start()
+    driver.start("--workers", "2")  # as many as were killed: each takes back what one of them has left
     driver.wait_for(len(finished) + 1)
     os.killpg(driver.process.pid, signal.SIGINT)
     status, out, err = driver.end()
