@@ -3,7 +3,8 @@
     python -m benchmarks.streets    # trains a prior first, which is not shipped: an hour on one core
 
 The figure is the energy distance of the hidden pixels to true completions (unbiased, 0 for the posterior). DInG and
-LanPaint have the operations of 32 layouts. Runs are stored in ``--work`` and are not repeated.
+LanPaint have the operations of 32 layouts whose fit is shared by 32 samples. Runs are stored in ``--work`` and are not
+repeated.
 """
 
 from __future__ import annotations
@@ -61,11 +62,8 @@ def completions(task: str, scene: int) -> Tensor:
 
 def observed(task: str, scene: int) -> Observation:
     """The known pixels of a street."""
-    return Observation(
-        MASKS[task] * completions(task, scene)[:1],
-        operators.Inpainting(MASKS[task]),
-        MASK_NOISE,
-    )
+    mask = MASKS[task]
+    return Observation(mask * completions(task, scene)[:1], operators.Inpainting(mask), MASK_NOISE)
 
 
 @cache
@@ -102,9 +100,7 @@ def run(options: argparse.Namespace, prior: DiffusionPrior, store: Store, method
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--prior", type=Path, default=Path("build/streets/prior.safetensors"), help="trained if missing"
-    )
+    parser.add_argument("--prior", type=Path, default=PRIOR, help="its file, which is trained if missing")
     parser.add_argument("--scenes", type=int, default=10, help="how many (default 10)")
     parser.add_argument("--first", type=int, default=0, help="the first scene (default 0)")
     parser.add_argument("--samples", type=int, default=16)
